@@ -1,0 +1,53 @@
+# `make demo` and `make test` do their own set-up; `make help` lists the rest.
+PYTHON ?= python3
+SEED ?= 0
+BIN := .venv/bin
+WHEEL_VENV := .wheel-venv
+
+unexport PYTHONPATH # paka is what is installed
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint types wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The exact versions of constraints.txt and this checkout, in .venv; made once and after a change of either file.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "expected Python 3.11 to 3.13, got " + sys.version.split()[0] + ": set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/.installed ## post-train the packaged encoder on procedural images (SEED=0)
+	$(BIN)/python -m paka.train experiment=demo seed=$(SEED)
+
+test: .venv/.installed ## run the tests
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.installed ## run the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.installed ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed ## check types
+	$(BIN)/mypy
+
+# The second environment sees the dependencies of .venv through a path file, but takes paka from the wheel alone:
+# the wheel's own folder comes first on the path, and editable installs of .venv are not processed there.
+wheel: .venv/.installed ## build the wheel, install it elsewhere and run it from an empty folder
+	rm -rf dist $(WHEEL_VENV)
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+	$(BIN)/python -m venv --without-pip $(WHEEL_VENV)
+	$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(WHEEL_VENV)/bin/python install --no-deps dist/*.whl
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(WHEEL_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth"
+	folder=$$(mktemp -d) && bin=$$(cd $(WHEEL_VENV)/bin && pwd) && cd "$$folder" \
+		&& "$$bin/python" -c 'import sys, paka; sys.exit(not paka.__file__.startswith(sys.prefix) and paka.__file__)' \
+		&& "$$bin/paka-train" experiment=demo trainer.max_steps=2 \
+		&& rm -rf "$$folder"
+
+clean: ## remove environments, caches and builds
+	rm -rf .venv $(WHEEL_VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
