@@ -1,0 +1,180 @@
+"""Feeding views to the trainer: a sample depends on (seed, epoch, index), a batch on the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from paka.sources import Source
+from paka.views import MultiCrop, Sample, Views, collate
+
+Key = tuple[int, int]
+"""Epoch and index of an image in its source."""
+
+
+class StepSampler(Sampler[list[Key]]):
+    """Yield one process's share of every batch, counted in optimizer steps.
+
+    The data are passed through in a fresh permutation per epoch, incomplete batches dropped. Step t's global
+    batch is a function of (seed, t), cut into `accumulate` micro-batches and those into `world` equal shares,
+    so any number of processes sees the same images at the same step and a resumed run continues exactly.
+
+    Args:
+        length: Number of images.
+        batch_size: Images per optimizer step over all processes and micro-batches.
+        max_steps: Optimizer steps in the whole run.
+        seed: Seed of the permutations.
+        rank: This process.
+        world: Number of processes.
+        accumulate: Micro-batches per optimizer step.
+
+    Raises:
+        ValueError: `batch_size` exceeds `length` or cannot be shared out equally.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        max_steps: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        if batch_size > length:
+            message = f"expected at least one batch of {batch_size} images, found {length}: lower batch_size"
+            raise ValueError(message)
+        if batch_size % (world * accumulate):
+            message = f"expected a batch_size divisible by devices x accumulate = {world} x {accumulate}, got {batch_size}"
+            raise ValueError(message)
+        self.length, self.batch_size, self.max_steps, self.seed = length, batch_size, max_steps, seed
+        self.rank, self.world, self.accumulate = rank, world, accumulate
+        self.first_step = 0
+
+    def __len__(self) -> int:
+        """Return the micro-batches of the whole run, including those before `first_step`."""
+        return self.max_steps * self.accumulate
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield micro-batches of (epoch, index) from `first_step` on."""
+        for step in range(self.first_step, self.max_steps):
+            for micro in np.split(self.batch(step), self.accumulate):
+                yield [(int(epoch), int(index)) for epoch, index in np.split(micro, self.world)[self.rank]]
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """Return the (epoch, index) rows of the global batch of `step`, (batch_size, 2) int64."""
+        epoch, position = divmod(step, self.length // self.batch_size)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+        indices = order[position * self.batch_size : (position + 1) * self.batch_size]
+        return np.stack([np.full_like(indices, epoch), indices], axis=1)
+
+
+@dataclass(frozen=True)
+class ViewDataset(Dataset[tuple[Sample, NDArray[np.bool_], int]]):
+    """Views of a source's images, by (epoch, index).
+
+    Attributes:
+        source: Where the images come from.
+        multi_crop: How views are drawn.
+        seed: Seed of the views.
+    """
+
+    source: Source
+    multi_crop: MultiCrop
+    seed: int
+
+    def __getitem__(self, key: Key) -> tuple[Sample, NDArray[np.bool_], int]:
+        """Return the views, tags and index of one image as a function of (seed, epoch, index)."""
+        epoch, index = key
+        rng = np.random.default_rng([self.seed, epoch, index])
+        return self.multi_crop(self.source.image(index), rng), self.source.tags(index), index
+
+
+class PostTrainingData(L.LightningDataModule):
+    """Lightning's hand on the views of one source.
+
+    Args:
+        source: The images; masks are never read.
+        multi_crop: How views are drawn.
+        batch_size: Images per optimizer step over all processes and micro-batches.
+        max_steps: Optimizer steps in the whole run.
+        seed: Seed of order and views.
+        workers: Loader processes; 0 loads in the main process.
+        accumulate: Micro-batches per optimizer step.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        multi_crop: MultiCrop,
+        *,
+        batch_size: int,
+        max_steps: int,
+        seed: int,
+        workers: int = 0,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__()
+        self.dataset = ViewDataset(source, multi_crop, seed)
+        self.batch_size, self.max_steps, self.seed = batch_size, max_steps, seed
+        self.workers, self.accumulate = workers, accumulate
+        self.first_step = 0
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of this process's share of all steps that are still to be done."""
+        sampler = self._sampler()
+        sampler.first_step = self.first_step
+        return DataLoader(
+            self.dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.workers,
+            worker_init_fn=_single_threaded,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def example(self) -> Views:
+        """Return this process's first micro-batch, made here and now."""
+        return collate([self.dataset[key] for key in next(iter(self._sampler()))])
+
+    def _sampler(self) -> StepSampler:
+        return StepSampler(
+            len(self.dataset.source),
+            self.batch_size,
+            self.max_steps,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world=self.trainer.world_size if self.trainer else 1,
+            accumulate=self.accumulate,
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of finished optimizer steps; it is all the loader needs to go on."""
+        return {"step": self.trainer.global_step if self.trainer else 0}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after the step that `state_dict` was saved at."""
+        self.first_step = state_dict["step"]
+
+    def transfer_batch_to_device(self, batch: Views, device: torch.device, dataloader_idx: int) -> Views:
+        """Move a batch as it is: uint8 crosses to the device, floats are made there."""
+        del dataloader_idx
+        return Views(*(tensor.to(device, non_blocking=True) for tensor in batch))
+
+
+def _single_threaded(worker: int) -> None:
+    """Keep a loader process to one thread; its images come from its own cores, not everyone's."""
+    del worker
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,285 @@
+"""Folders of images, with masks or without: the source for one's own data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paka.sources import VOID, Source
+from paka.sources.decode import IMAGE_SUFFIXES, image_size, read_image, read_mask
+
+SPLITS = ("train", "val", "test")
+
+
+class ImageFiles:
+    """Every image file below one folder, in the order of the relative paths; without labels.
+
+    The listing is one array of bytes, so that a million files cost tens of megabytes once
+    and are not copied into every worker process by reference counts.
+    """
+
+    tag_names: tuple[str, ...] = ()
+
+    def __init__(
+        self, split: str, *, folder: Path, name: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    ) -> None:
+        """List the images of one split.
+
+        Args:
+            split: `train`, `val` or `test`.
+            folder: Where the split's images are; folders below it are searched too.
+            name: Name of the data set, as reports print it.
+            suffixes: Endings of the files to take, in lower case; matched in any case.
+
+        Raises:
+            FileNotFoundError: There is no such file in the folder.
+        """
+        self.split = split
+        self.name = name
+        self.folder = folder
+        self.files = list_files(folder, suffixes)
+        if not len(self.files):
+            endings = " ".join(suffixes)
+            raise FileNotFoundError(
+                f"folder {folder} holds no images: expected files ending in {endings}, found none; "
+                f"put the {split} images of {name} there or set root to the folder that has them"
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the mask classes; empty here, because there are no masks."""
+        return ()
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.files)
+
+    def path(self, index: int) -> Path:
+        """Return the path of image `index`."""
+        return self.folder / os.fsdecode(self.files[index])
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Return image `index` as RGB, (H, W, 3) uint8.
+
+        Raises:
+            ValueError: The file is truncated, corrupt or not an image.
+        """
+        return read_image(self.path(index))
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Refuse, because there are no masks.
+
+        Raises:
+            LookupError: Always.
+        """
+        raise LookupError(
+            f"image {self.path(index)} has no mask, because {self.name} is unlabelled here; "
+            "use it as data, and a labelled source as benchmark"
+        )
+
+    def tags(self, index: int) -> NDArray[np.bool_]:
+        """Return the image-level tags of image `index`, (0,) bool: none are known."""
+        return np.zeros(0, dtype=np.bool_)
+
+
+class Folder(ImageFiles):
+    """Images below `root/images/{split}`, and masks of the same names below `root/masks/{split}` if there.
+
+    A mask is a PNG of one 8-bit channel with the relative path of its image but for the ending: class ids,
+    255 for void. Masks are opened by `mask` and by an inferred `classes` only, never to read images.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        root: str | os.PathLike[str],
+        name: str = "folder",
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        """List the images and masks of one split.
+
+        Args:
+            split: `train`, `val` or `test`; the other splits need not exist.
+            root: Folder with `images/{split}` and, if labelled, `masks/{split}`.
+            name: Name of the data set, as reports print it.
+            classes: Names of the classes in order of their ids; None names them "0", "1", ... up to the
+                largest id in the masks of any split.
+
+        Raises:
+            FileNotFoundError: The root or the split is missing, or has no images.
+            ValueError: The split is unknown, or masks and images do not match one to one.
+        """
+        root = Path(root).expanduser()
+        super().__init__(check_split(split), folder=locate(root, f"images/{split}"), name=name)
+        self._names = tuple(classes) if classes else None
+        self._mask_folder = root / "masks" / split
+        self._masks: NDArray[np.bytes_] | None = None
+        if self._mask_folder.is_dir():
+            self._masks = _pair_masks(self.files, list_files(self._mask_folder, (".png",)), self._mask_folder)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the mask classes; empty without masks. Inferring them opens every mask once."""
+        if self._masks is None:
+            return ()
+        if self._names is not None:
+            return self._names
+        return tuple(str(i) for i in range(_count_classes(self._mask_folder.parent)))
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Return the class ids of image `index`, (H, W) uint8 with 255 for void.
+
+        Raises:
+            LookupError: The split has no masks.
+            ValueError: The mask cannot be read, has another size than its image, or an id of no class.
+        """
+        if self._masks is None:
+            raise LookupError(
+                f"the {self.split} images of {self.name} have no masks: expected them in "
+                f"{self._mask_folder}, which does not exist; add them, or use a labelled source as benchmark"
+            )
+        path = self._mask_folder / os.fsdecode(self._masks[index])
+        mask = read_mask(path)
+        _check_size(mask, path, self.path(index))
+        _check_ids(mask, path, len(self.classes))
+        return mask
+
+
+def verify_masks(source: Source) -> None:
+    """Read every mask of a source once, so that a bad one is named before any time is spent.
+
+    Raises:
+        LookupError: The source has no masks.
+        ValueError: A mask cannot be read, has another size than its image, or an id of no class.
+    """
+    for index in range(len(source)):
+        source.mask(index)
+
+
+def check_split(split: str, known: Sequence[str] = SPLITS) -> str:
+    """Return `split` if it is a known one.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if split not in known:
+        raise ValueError(f"split must be one of {', '.join(known)}, but {split!r} came; choose one of them")
+    return split
+
+
+def locate(root: str | os.PathLike[str], *candidates: str) -> Path:
+    """Return the first of the `candidates`, paths relative to `root`, that is a folder.
+
+    Raises:
+        FileNotFoundError: The root is no folder, or has none of the candidates.
+    """
+    root = Path(root).expanduser()
+    expected = " or ".join(f"{candidate}/" for candidate in candidates)
+    if not root.is_dir():
+        state = "is not a folder" if root.exists() else "does not exist"
+        raise FileNotFoundError(
+            f"data root {root} {state}: expected a folder with {expected} in it; set root to that folder"
+        )
+    for candidate in candidates:
+        if (root / candidate).is_dir():
+            return root / candidate
+    parent = (root / candidates[-1]).parent
+    there = parent if parent.is_dir() else root
+    raise FileNotFoundError(
+        f"data root {root} has no {expected}: found {_preview(os.listdir(there))} in {there}; "
+        f"add the folder, choose another split or set root to the folder that has it"
+    )
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> NDArray[np.bytes_]:
+    """List the files below a folder, (n,) paths relative to it, sorted byte by byte.
+
+    The order does not depend on the file system. No file is opened or looked up one by one. Hidden files and
+    folders are left out: archives made on other systems bring hidden companions of the same ending.
+
+    Args:
+        folder: Where to search, with all folders below.
+        suffixes: Endings to take, in lower case; matched in any case.
+    """
+    endings = tuple(suffix.encode() for suffix in suffixes)
+    files = (file for file in _walk(os.fsencode(folder)) if file.lower().endswith(endings))
+    return np.array(sorted(files), np.bytes_)
+
+
+def _walk(folder: bytes, prefix: bytes = b"") -> Iterator[bytes]:
+    with os.scandir(os.path.join(folder, prefix)) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith(b".")]
+    for entry in visible:
+        if entry.is_dir():
+            yield from _walk(folder, prefix + entry.name + b"/")
+        else:
+            yield prefix + entry.name
+
+
+def _pair_masks(images: NDArray[np.bytes_], masks: NDArray[np.bytes_], folder: Path) -> NDArray[np.bytes_]:
+    """Return the mask file of every image, (n,), both given as paths relative to their folders."""
+    mask_of = {os.path.splitext(mask)[0]: mask for mask in masks}
+    stems = [os.path.splitext(image)[0] for image in images]
+    bare = [image for image, stem in zip(images, stems, strict=True) if stem not in mask_of]
+    if bare:
+        wanted = os.fsdecode(os.path.splitext(bare[0])[0] + b".png")
+        raise ValueError(
+            f"{len(bare)} of {len(images)} images have no mask in {folder} ({_preview(bare)}): expected "
+            f"{wanted} there for the first; add the masks, or move the folder away to go unlabelled"
+        )
+    orphans = [mask_of[stem] for stem in sorted(set(mask_of) - set(stems))]
+    if orphans:
+        raise ValueError(
+            f"{len(orphans)} of {len(masks)} masks in {folder} belong to no image ({_preview(orphans)}): "
+            "expected one image of the same name for each; remove the masks or add the images"
+        )
+    return np.array([mask_of[stem] for stem in stems], np.bytes_)
+
+
+def _count_classes(folder: Path) -> int:
+    """Return one more than the largest class id in the masks of all splits, so that they agree."""
+    folders = [folder / split for split in SPLITS if (folder / split).is_dir()]
+    masks = [path / os.fsdecode(file) for path in folders for file in list_files(path, (".png",))]
+    count = 1 + max((_largest_id(read_mask(mask)) for mask in masks), default=-1)
+    if not count:
+        raise ValueError(
+            f"the {len(masks)} masks in {folder} hold no class: expected ids from 0 up, "
+            f"found {VOID} (void) only; label some pixels or move the folder away"
+        )
+    return count
+
+
+def _largest_id(mask: NDArray[np.uint8]) -> int:
+    ids = mask[mask != VOID]
+    return int(ids.max()) if ids.size else -1
+
+
+def _check_size(mask: NDArray[np.uint8], path: Path, image: Path) -> None:
+    height, width = image_size(image)
+    if mask.shape != (height, width):
+        raise ValueError(
+            f"mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels (width x height), but its image {image} "
+            f"is {width}x{height}: expected the same size; resize the mask without interpolation"
+        )
+
+
+def _check_ids(mask: NDArray[np.uint8], path: Path, classes: int) -> None:
+    largest = _largest_id(mask)
+    if largest >= classes:
+        row, column = np.argwhere(mask == largest)[0]
+        raise ValueError(
+            f"mask {path} has class id {largest} (row {row}, column {column}), but the {classes} classes "
+            f"allow ids 0 to {classes - 1}, and {VOID} for void; correct the mask or name more classes"
+        )
+
+
+def _preview(names: Iterable[bytes | str]) -> str:
+    """Return the first three names in order, and that there are more if there are."""
+    ordered = sorted(os.fsdecode(name) for name in names)
+    return ", ".join(ordered[:3] + ["..."] * (len(ordered) > 3)) or "nothing"
