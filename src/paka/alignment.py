@@ -1,0 +1,82 @@
+"""Alignment of two kernels over the same tokens: centring, HSIC and centred kernel alignment (CKA)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paka.precision import in_float32
+
+
+@in_float32
+def centre(kernel: Tensor, valid: Tensor) -> Tensor:
+    """Return `H K H` with `H = I - 1/n`, over the n valid tokens of each image.
+
+    Args:
+        kernel: `(B, N, N)`.
+        valid: tokens that count, `(B, N)` bool.
+
+    Returns:
+        `(B, N, N)` float32 whose rows and columns sum to 0; those of tokens that do not count are 0.
+
+    Source: Kornblith et al. 2019, equation 3.
+    """
+    pairs = valid[:, :, None] & valid[:, None, :]
+    n = valid.sum(dim=1).clamp_min(1)[:, None, None]
+    kernel = torch.where(pairs, kernel, 0)
+    rows = kernel.sum(dim=2, keepdim=True) / n
+    columns = kernel.sum(dim=1, keepdim=True) / n
+    mean = rows.sum(dim=1, keepdim=True) / n
+    return torch.where(pairs, kernel - rows - columns + mean, 0)
+
+
+@in_float32
+def hsic(k: Tensor, l: Tensor, valid: Tensor) -> Tensor:  # noqa: E741 - K and L are the names in the literature
+    """Return the biased Hilbert-Schmidt independence criterion `tr(K H L H) / (n - 1)^2`.
+
+    Args:
+        k: kernel `(B, N, N)`, symmetric.
+        l: kernel `(B, N, N)` over the same tokens.
+        valid: tokens that count, `(B, N)` bool.
+
+    Returns:
+        `(B,)` float32, 0 for fewer than two tokens.
+
+    Source: Gretton et al. 2005, equation 9.
+    """
+    n = valid.sum(dim=1)
+    return (centre(k, valid) * centre(l, valid)).sum(dim=(1, 2)) / (n - 1).clamp_min(1).square()
+
+
+@in_float32
+def cka(k_student: Tensor, k_teacher: Tensor, valid: Tensor) -> Tensor:
+    """Return the centred kernel alignment `HSIC(K_s, K_t) / sqrt(HSIC(K_s, K_s) HSIC(K_t, K_t))`, biased.
+
+    This is the cosine of the angle between the two centred kernels, and is computed as such: each is first
+    brought to unit Frobenius norm, so that the scale of the tokens, squared in K and once more in HSIC,
+    cannot leave the range of float32.
+
+    Args:
+        k_student: kernel `(B, N, N)`, symmetric.
+        k_teacher: kernel `(B, N, N)` over the same tokens.
+        valid: tokens that count, `(B, N)` bool.
+
+    Returns:
+        `(B,)` float32, in [0, 1] for positive semi-definite kernels up to rounding. A collapsed side (all
+        tokens alike, or fewer than two valid) has no direction: CKA is 0 and so is its gradient.
+
+    Source: PaKA (arXiv 2509.05606); Cortes et al. 2012; Kornblith et al. 2019, equation 4.
+    """
+    return (_unit_centred(k_student, valid) * _unit_centred(k_teacher, valid)).sum(dim=(1, 2))
+
+
+def _unit_centred(kernel: Tensor, valid: Tensor) -> Tensor:
+    """Return the centred kernel at Frobenius norm 1, or zero where only rounding is left of it."""
+    centred = centre(kernel, valid)
+    largest = centred.detach().abs().amax(dim=(1, 2), keepdim=True)
+    before = torch.where(valid[:, :, None] & valid[:, None, :], kernel.detach(), 0)
+    rounding = kernel.shape[1] * torch.finfo(kernel.dtype).eps * before.abs().amax(dim=(1, 2), keepdim=True)
+
+    # The largest entry becomes 1, so the norm is at least 1 and needs no epsilon; over infinity all become 0.
+    scaled = centred / torch.where(largest > rounding, largest, torch.inf)
+    return scaled / scaled.square().sum(dim=(1, 2), keepdim=True).clamp_min(1).sqrt()

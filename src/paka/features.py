@@ -1,0 +1,114 @@
+"""Dense features of labelled images: what every evaluation protocol reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from paka.encoder import Encoder
+from paka.sources import Source
+from paka.views import render
+
+
+@dataclass(frozen=True)
+class DenseFeatures:
+    """Patch tokens and labels of n images.
+
+    Attributes:
+        tokens: Frozen patch tokens, (n, h, w, D) float32 on the CPU.
+        labels: Class ids at the pixels the encoder saw, (n, H, W) uint8 with 255 for void.
+        num_classes: Number of classes C.
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    num_classes: int
+
+
+Transform = Callable[[DenseFeatures, DenseFeatures], tuple[DenseFeatures, DenseFeatures]]
+"""A training-free change of frozen tokens, fitted on the first argument and applied to both."""
+
+
+@torch.inference_mode()
+def extract(
+    encoder: Encoder, source: Source, *, grid: Sequence[int], indices: Sequence[int], batch_size: int = 32
+) -> DenseFeatures:
+    """Encode labelled images at one resolution.
+
+    Images are resized to the grid without keeping their aspect, as the field's protocols do; masks by
+    nearest neighbour.
+
+    Args:
+        encoder: The frozen encoder; its mode is restored afterwards.
+        source: Labelled images.
+        grid: Rows and columns of tokens.
+        indices: Which images.
+        batch_size: Images per forward pass.
+    """
+    size = grid[0] * encoder.patch_size, grid[1] * encoder.patch_size
+    device = next(encoder.parameters()).device
+    training = encoder.training
+    encoder.eval()
+    tokens = [
+        encoder(images.to(device)).patches.float().cpu()
+        for images in _image_batches(source, indices, size, batch_size)
+    ]
+    encoder.train(training)
+    return DenseFeatures(torch.cat(tokens), read_masks(source, indices, size), len(source.classes))
+
+
+def read_images(source: Source, indices: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """Return images resized to `size` (H, W), as (n, 3, H, W) uint8."""
+    resized = []
+    for index in indices:
+        image = source.image(index)
+        resized.append(render(image, (0, 0, image.shape[1], image.shape[0]), False, size))  # noqa: FBT003
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
+
+
+def read_masks(source: Source, indices: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """Return masks resized to `size` (H, W) by nearest neighbour, as (n, H, W) uint8."""
+    masks = [
+        cv2.resize(source.mask(index), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for index in indices
+    ]
+    return torch.from_numpy(np.stack(masks))
+
+
+def _image_batches(
+    source: Source, indices: Sequence[int], size: tuple[int, int], batch_size: int
+) -> Iterator[Tensor]:
+    for start in range(0, len(indices), batch_size):
+        yield read_images(source, indices[start : start + batch_size], size)
+
+
+def zscore(train: DenseFeatures, query: DenseFeatures) -> tuple[DenseFeatures, DenseFeatures]:
+    """Give every channel zero mean and unit variance over the training tokens."""
+    flat = train.tokens.flatten(0, 2)
+    mean, std = flat.mean(dim=0), flat.std(dim=0)
+    return _affine(train, query, mean, torch.diag(1.0 / std.clamp_min(1e-6 * std.max())))
+
+
+def whiten(train: DenseFeatures, query: DenseFeatures) -> tuple[DenseFeatures, DenseFeatures]:
+    """Rotate to the principal axes of the training tokens and give each unit variance (PCA whitening)."""
+    flat = train.tokens.flatten(0, 2).double()
+    mean = flat.mean(dim=0)
+    covariance = (flat - mean).T @ (flat - mean) / (len(flat) - 1)
+    variances, axes = torch.linalg.eigh(covariance)
+    matrix = axes / variances.clamp_min(1e-8 * variances.max()).sqrt()
+    return _affine(train, query, mean.float(), matrix.float())
+
+
+def _affine(
+    train: DenseFeatures, query: DenseFeatures, mean: Tensor, matrix: Tensor
+) -> tuple[DenseFeatures, DenseFeatures]:
+    changed = [replace(side, tokens=(side.tokens - mean) @ matrix) for side in (train, query)]
+    return changed[0], changed[1]
+
+
+TRANSFORMS: dict[str, Transform | None] = {"none": None, "zscore": zscore, "whiten": whiten}
+"""Training-free changes by name."""

@@ -1,0 +1,222 @@
+"""Centring, HSIC and CKA against float64 loops, closed forms and their invariances."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paka.alignment import centre, cka, hsic
+from paka.kernels import Kernel, cosine, linear, rbf
+
+Array = NDArray[np.float64]
+KERNELS: list[Kernel] = [linear, cosine, rbf]
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def some_valid(images: int, tokens: int) -> Tensor:
+    return torch.rand(images, tokens, generator=torch.Generator().manual_seed(99)) < 0.7
+
+
+def everything(tokens: Tensor) -> Tensor:
+    return torch.ones(tokens.shape[:2], dtype=torch.bool)
+
+
+def symmetric(*shape: int, seed: int) -> Tensor:
+    kernel = draw(*shape, seed=seed)
+    return kernel + kernel.transpose(1, 2)
+
+
+def similarity(student: Tensor, teacher: Tensor, valid: Tensor, kernel: Kernel = linear) -> Tensor:
+    return cka(kernel(student, teacher, valid), kernel(teacher, teacher, valid), valid)
+
+
+def centre_reference(k: Array) -> Array:
+    n = len(k)
+    out = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            total = sum(k[a, b] for a in range(n) for b in range(n))
+            out[i, j] = k[i, j] - sum(k[i, :]) / n - sum(k[:, j]) / n + total / n**2
+    return out
+
+
+def hsic_reference(a: Array, b: Array) -> float:
+    n = len(a)
+    h = np.array([[(i == j) - 1 / n for j in range(n)] for i in range(n)])
+    return float(np.trace(a @ h @ b @ h)) / (n - 1) ** 2
+
+
+def cka_reference(a: Array, b: Array) -> float:
+    return hsic_reference(a, b) / float(np.sqrt(hsic_reference(a, a) * hsic_reference(b, b)))
+
+
+def test_centre_equals_its_equation_over_valid_tokens() -> None:
+    kernel, valid = symmetric(3, 8, 8, seed=1), some_valid(3, 8)
+    out = centre(kernel, valid)
+    torch.testing.assert_close(out.sum(dim=1), torch.zeros(3, 8), atol=1e-5, rtol=0)
+    for image, kept in enumerate(valid):
+        expected = centre_reference(kernel[image][kept][:, kept].double().numpy())
+        np.testing.assert_allclose(out[image][kept][:, kept].numpy(), expected, atol=1e-5)
+        assert out[image][~kept].abs().sum() == 0
+        assert out[image][:, ~kept].abs().sum() == 0
+
+
+def test_hsic_and_cka_equal_their_equations() -> None:
+    valid = some_valid(4, 10)
+    one, two = symmetric(4, 10, 10, seed=2) + 5, symmetric(4, 10, 10, seed=3)
+    for image, kept in enumerate(valid):
+        a, b = (kernel[image][kept][:, kept].double().numpy() for kernel in (one, two))
+        assert hsic(one, two, valid)[image].item() == pytest.approx(hsic_reference(a, b), rel=1e-4, abs=1e-5)
+        assert cka(one, two, valid)[image].item() == pytest.approx(cka_reference(a, b), rel=1e-4, abs=1e-6)
+    ratio = hsic(one, two, valid) / (hsic(one, one, valid) * hsic(two, two, valid)).sqrt()
+    torch.testing.assert_close(cka(one, two, valid), ratio)
+
+
+def test_linear_cka_equals_its_feature_form() -> None:
+    """CKA = |X'Y|^2 / (|X'X| |Y'Y|) for centred X, Y: Kornblith et al. 2019, section 3."""
+    x, y = draw(20, 6, seed=4, dtype=torch.float64), draw(20, 9, seed=5, dtype=torch.float64)
+    a, b = x - x.mean(0), y - y.mean(0)
+    expected = (a.T @ b).norm() ** 2 / ((a.T @ a).norm() * (b.T @ b).norm())
+    valid = everything(x[None])
+    out = cka(linear(x[None], y[None], valid), linear(y[None], y[None], valid), valid)
+    torch.testing.assert_close(out[0], expected)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("scale", [1e-4, 1e-2, 1.0, 1e2, 1e4])
+def test_cka_of_equal_tokens_is_one_at_any_scale(kernel: Kernel, scale: float) -> None:
+    tokens = draw(3, 49, 32, seed=6) * scale
+    torch.testing.assert_close(similarity(tokens, tokens, everything(tokens), kernel), torch.ones(3))
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_cka_of_rotated_scaled_shifted_tokens_is_one(scale: float) -> None:
+    tokens = draw(2, 49, 16, seed=7)
+    rotation = torch.linalg.qr(draw(16, 16, seed=8)).Q
+    moved = (tokens @ rotation + 5) * scale
+    out = similarity(moved, tokens, everything(tokens))
+    torch.testing.assert_close(out, torch.ones(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-2, 1e2, 1e4])
+def test_cka_and_its_relative_gradient_do_not_depend_on_scale(scale: float) -> None:
+    """The gradient d CKA / d log z is the same at every scale, up to the 1e-8 ... 1e8 of its kernels."""
+    student, teacher = draw(2, 49, 32, seed=9), draw(2, 49, 32, seed=10)
+    small = (student * scale).requires_grad_()
+    student.requires_grad_()
+    valid = everything(student)
+    expected, out = similarity(student, teacher, valid), similarity(small, teacher / scale, valid)
+    torch.testing.assert_close(out, expected)
+    (one,) = torch.autograd.grad(expected.sum(), student)
+    (other,) = torch.autograd.grad(out.sum(), small)
+    torch.testing.assert_close(other * scale, one, rtol=1e-3, atol=1e-6)
+    assert one.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("tokens", "channels"), [(49, 49), (49, 384), (49, 768), (196, 64)])
+def test_cka_of_independent_gaussians(tokens: int, channels: int) -> None:
+    """The bias of the biased estimator: close to D / (D + N)."""
+    student, teacher = draw(64, tokens, channels, seed=11), draw(64, tokens, channels, seed=12)
+    out = similarity(student, teacher, everything(student)).mean().item()
+    assert out == pytest.approx(channels / (channels + tokens), abs=0.01)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_permuting_tokens_together_changes_nothing_and_apart_lowers_cka(kernel: Kernel) -> None:
+    student = draw(4, 49, 4, seed=13)
+    teacher = student + 0.1 * draw(4, 49, 4, seed=14)
+    valid = everything(student)
+    order = torch.randperm(49, generator=torch.Generator().manual_seed(15))
+    expected = similarity(student, teacher, valid, kernel)
+    torch.testing.assert_close(similarity(student[:, order], teacher[:, order], valid, kernel), expected)
+    assert (similarity(student[:, order], teacher, valid, kernel) < expected - 0.3).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_cka_lies_between_zero_and_one(kernel: Kernel) -> None:
+    student, teacher = draw(200, 9, 3, seed=16), draw(200, 9, 3, seed=17)
+    out = similarity(student, teacher, some_valid(200, 9), kernel)
+    assert out.min() > -1e-6
+    assert out.max() < 1 + 1e-6
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_invalid_tokens_are_as_good_as_dropped(kernel: Kernel) -> None:
+    student, teacher, valid = draw(3, 20, 5, seed=18), draw(3, 20, 5, seed=19), some_valid(3, 20)
+    out = similarity(student, teacher, valid, kernel)
+    for image, kept in enumerate(valid):
+        few = student[image, kept][None], teacher[image, kept][None]
+        torch.testing.assert_close(out[image], similarity(*few, everything(few[0]), kernel)[0])
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS, partial(rbf, bandwidth=2.0, bandwidth_rule="fixed")])
+def test_gradcheck_of_cka_with_a_mask(kernel: Kernel) -> None:
+    student = draw(2, 6, 4, seed=20, dtype=torch.float64).requires_grad_()
+    teacher, valid = draw(2, 6, 4, seed=21, dtype=torch.float64), some_valid(2, 6)
+    assert torch.autograd.gradcheck(lambda z: similarity(z, teacher, valid, kernel), student)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("value", [0.0, 3.7, 1e-4, 1e4])
+@pytest.mark.parametrize("side", ["student", "teacher", "both"])
+def test_a_collapsed_side_has_no_alignment_and_no_gradient(kernel: Kernel, value: float, side: str) -> None:
+    flat, lively = torch.full((2, 49, 8), value), draw(2, 49, 8, seed=22)
+    student = (lively if side == "teacher" else flat).clone().requires_grad_()
+    teacher = lively if side == "student" else flat
+    out = similarity(student, teacher, everything(student), kernel)
+    (gradient,) = torch.autograd.grad(out.sum(), student)
+    assert torch.equal(out, torch.zeros(2))
+    assert torch.equal(gradient, torch.zeros_like(student))
+
+
+@pytest.mark.parametrize("constant", [1.0, 3.7, 1e6])
+def test_a_constant_kernel_is_collapsed_whatever_rounding_leaves_of_it(constant: float) -> None:
+    kernel = torch.full((1, 49, 49), constant)
+    assert cka(kernel, symmetric(1, 49, 49, seed=23), torch.ones(1, 49, dtype=torch.bool)).item() == 0
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_valid_tokens_align_to_zero(count: int) -> None:
+    student, teacher = draw(1, 9, 4, seed=24).requires_grad_(), draw(1, 9, 4, seed=25)
+    valid = torch.arange(9)[None] < count
+    for kernel in KERNELS:
+        out = similarity(student, teacher, valid, kernel)
+        k_teacher = kernel(teacher, teacher, valid)
+        assert out.item() == 0
+        assert hsic(k_teacher, k_teacher, valid).item() == 0
+        (gradient,) = torch.autograd.grad(out.sum(), student)
+        assert torch.equal(gradient, torch.zeros_like(student))
+
+
+def test_wide_rbf_aligns_like_linear() -> None:
+    student, teacher = draw(3, 49, 16, seed=26), draw(3, 49, 16, seed=27)
+    valid = everything(student)
+    wide = similarity(student, teacher, valid, partial(rbf, bandwidth=1e3))
+    torch.testing.assert_close(wide, similarity(student, teacher, valid), atol=1e-4, rtol=0)
+    narrow = similarity(student, teacher, valid, partial(rbf, bandwidth=0.5))
+    assert ((narrow - wide).abs() > 0.01).all()
+
+
+def test_autocast_changes_nothing() -> None:
+    student, teacher, valid = draw(2, 12, 64, seed=28), draw(2, 12, 64, seed=29), some_valid(2, 12)
+    for kernel in KERNELS:
+        expected = similarity(student, teacher, valid, kernel)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            inside = similarity(student, teacher, valid, kernel)
+        assert inside.dtype == torch.float32
+        assert torch.equal(inside, expected)
+    half = linear(student, teacher, valid).bfloat16()
+    assert {f(half, half, valid).dtype for f in (cka, hsic)} == {centre(half, valid).dtype} == {torch.float32}
+
+
+def test_no_pairs_give_no_values() -> None:
+    empty = torch.zeros(0, 49, 49)
+    assert cka(empty, empty, torch.zeros(0, 49, dtype=torch.bool)).shape == (0,)
