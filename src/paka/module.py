@@ -1,0 +1,182 @@
+"""The LightningModule: student and teacher see their views, tokens are aligned, the objective decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from paka.correspondence import align
+from paka.encoder import Encoder, Tokens
+from paka.head import Branch
+from paka.objectives import Correspondences
+from paka.optim import CosineSchedule, parameter_groups
+from paka.teacher import EMATeacher
+from paka.views import Views
+
+Objective = Callable[[Correspondences], tuple[Tensor, dict[str, Tensor]]]
+
+
+class _Matched(NamedTuple):
+    """Encoder tokens of P pairs at the same N points, and each pair's relative scale."""
+
+    student: Tensor
+    teacher: Tensor
+    valid: Tensor
+    scale: Tensor
+
+    @classmethod
+    def none(cls, points: int, dim: int, device: torch.device) -> _Matched:
+        empty = torch.zeros(0, points, dim, device=device)
+        return cls(empty, empty, empty[..., 0].bool(), empty[:, 0, 0])
+
+
+class PostTraining(L.LightningModule):
+    """Post-train an encoder under a dense objective, with an EMA teacher on clean globals.
+
+    Rates, weight decay and momentum are functions of the optimizer step, so a resumed run needs no
+    scheduler state. The teacher moves right after each optimizer step.
+
+    Args:
+        student: The branch that learns.
+        objective: A module that maps `Correspondences` to a loss and scalars to log.
+        optimizer: Makes the optimizer from parameter groups.
+        max_steps: Optimizer steps in the whole run.
+        lr: Peak learning rate of the encoder.
+        head_lr: Peak learning rate of the head and of the objective's own parameters.
+        lr_schedule: Factor on the peak rates.
+        weight_decay: Weight decay of matrices.
+        momentum: Momentum of the teacher.
+        grid: Points per side of the common grid two views are resampled to.
+        permute_teacher: Pair every student with the teacher's view of another image of the batch, with the
+            geometry kept: the control that takes the correspondence away.
+    """
+
+    def __init__(
+        self,
+        student: Branch,
+        objective: nn.Module,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        *,
+        max_steps: int,
+        lr: float,
+        head_lr: float,
+        lr_schedule: CosineSchedule,
+        weight_decay: CosineSchedule,
+        momentum: CosineSchedule,
+        grid: int = 7,
+        permute_teacher: bool = False,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher = EMATeacher(student)
+        self.objective = objective
+        self.optimizer = optimizer
+        self.max_steps, self.lr, self.head_lr = max_steps, lr, head_lr
+        self.lr_schedule, self.weight_decay, self.momentum = lr_schedule, weight_decay, momentum
+        self.grid, self.permute_teacher = grid, permute_teacher
+
+    def configure_optimizers(self) -> Optimizer:
+        """Build the optimizer over encoder, head and the objective's own parameters."""
+        modules = {
+            "encoder": (cast(nn.Module, self.student.encoder), self.lr),
+            "head": (self.student.head, self.head_lr),
+            "objective": (self.objective, self.head_lr),
+        }
+        return self.optimizer(parameter_groups(modules))
+
+    def training_step(self, batch: Views, batch_idx: int) -> Tensor:
+        """Return the objective's loss of one batch of views."""
+        del batch_idx
+        loss, logs = self.objective(self.correspond(batch))
+        self.log("loss", loss, prog_bar=True, sync_dist=True)
+        self.log_dict(logs, prog_bar=True, sync_dist=True)
+        return cast(Tensor, loss)
+
+    def correspond(self, batch: Views) -> Correspondences:
+        """Encode all views, then align and project the tokens of every pair."""
+        pairs = torch.cat([batch.global_pairs, batch.local_pairs])
+        student_globals = _encode(self.student.encoder, batch.globals)
+        student_locals = _encode(self.student.encoder, batch.locals)
+        with torch.no_grad():
+            teacher = _encode(self.teacher.encoder, batch.teacher) if len(pairs) else None
+        matched = self._match(batch, student_globals, student_locals, teacher)
+        with torch.no_grad():
+            aligned_teacher = self.teacher.head(matched.teacher)
+        return Correspondences(
+            aligned_student=self.student.head(matched.student),
+            aligned_teacher=aligned_teacher,
+            valid=matched.valid,
+            image=pairs[:, 0],
+            scale=matched.scale,
+            images=len(batch.teacher),
+            student_globals=student_globals,
+            student_locals=student_locals,
+            teacher=teacher,
+            tags=batch.tags,
+        )
+
+    def _match(
+        self, batch: Views, globals_: Tokens | None, locals_: Tokens | None, teacher: Tokens | None
+    ) -> _Matched:
+        """Resample all pairs, those of student globals first; maps of globals and locals differ in size."""
+        points = self.grid**2
+        matched = [_Matched.none(points, self.student.encoder.dim, batch.boxes.device)]
+        if teacher is not None and globals_ is not None:
+            matched.append(self._resample(batch, globals_, teacher, batch.global_pairs, first=0))
+        if teacher is not None and locals_ is not None:
+            first = batch.teacher.shape[1]
+            matched.append(self._resample(batch, locals_, teacher, batch.local_pairs, first=first))
+        return _Matched(*(torch.cat(column) for column in zip(*matched, strict=True)))
+
+    def _resample(
+        self, batch: Views, student: Tokens, teacher: Tokens, pairs: Tensor, *, first: int
+    ) -> _Matched:
+        """Resample both sides of `pairs`; `first` is where the student's views begin among the boxes."""
+        image, view, parent = pairs.unbind(1)
+        images, globals_ = batch.teacher.shape[:2]
+        shown = (image + 1) % images if self.permute_teacher else image
+        views = len(student.patches) // images
+        student_crop, teacher_crop = batch.boxes[image, first + view], batch.boxes[image, parent]
+        aligned = align(
+            student.patches[image * views + view],
+            teacher.patches[shown * globals_ + parent],
+            student_crop=student_crop,
+            teacher_crop=teacher_crop,
+            student_flip=batch.flips[image, first + view],
+            teacher_flip=batch.flips[image, parent],
+            grid=self.grid,
+        )
+        return _Matched(*aligned, (_area(student_crop) / _area(teacher_crop)).sqrt())
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Set this step's rates, let the optimizer step, then move the teacher."""
+        step = self.global_step
+        self._apply_schedules(step)
+        super().optimizer_step(*args, **kwargs)
+        self.teacher.update(self.student, self.momentum(step, self.max_steps))
+
+    def _apply_schedules(self, step: int) -> None:
+        factor = self.lr_schedule(step, self.max_steps)
+        decay = self.weight_decay(step, self.max_steps)
+        for group in cast(Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups:
+            group["lr"] = group["peak_lr"] * factor
+            group["weight_decay"] = decay if group["decays"] else 0.0
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Log the schedules' values of this step."""
+        del args
+        self.log("lr", self.lr * self.lr_schedule(self.global_step - 1, self.max_steps), prog_bar=True)
+
+
+def _encode(encoder: Encoder, views: Tensor) -> Tokens | None:
+    """Encode (B, V, 3, S, S) views as one batch of B * V; None when V is 0."""
+    return cast(Tokens, encoder(views.flatten(0, 1))) if views.shape[1] else None
+
+
+def _area(box: Tensor) -> Tensor:
+    return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])

@@ -1,0 +1,60 @@
+"""Schedules as pure functions of the optimizer step, and the optimizer's parameter groups."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """Half a cosine from `start` to `end` over the run, after a linear warm-up from 0.
+
+    Attributes:
+        start: Value at the end of the warm-up.
+        end: Value at the end of the run.
+        warmup_steps: Length of the warm-up in optimizer steps.
+    """
+
+    start: float
+    end: float
+    warmup_steps: int = 0
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        """Return the value at `step` of `max_steps` optimizer steps, both counted from 0."""
+        if step < self.warmup_steps:
+            return self.start * (step + 1) / self.warmup_steps
+        progress = min((step - self.warmup_steps) / max(max_steps - self.warmup_steps, 1), 1.0)
+        return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def parameter_groups(modules: dict[str, tuple[nn.Module, float]]) -> list[dict[str, Any]]:
+    """Split the trainable parameters by learning rate and by whether weight decay applies.
+
+    Biases, norms, class and register tokens and position embeddings are not decayed.
+
+    Args:
+        modules: Per name a module and its peak learning rate.
+
+    Returns:
+        Groups for a torch optimizer, each with the extra keys `name`, `peak_lr` and `decays`.
+    """
+    groups = []
+    for name, (module, peak) in modules.items():
+        trainable = [(key, value) for key, value in module.named_parameters() if value.requires_grad]
+        for decays in (True, False):
+            members = [value for key, value in trainable if _decays(key, value) == decays]
+            suffix = "" if decays else ".no_decay"
+            if members:
+                groups.append(
+                    {"params": members, "name": name + suffix, "lr": peak, "peak_lr": peak, "decays": decays}
+                )
+    return groups
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    token = name.endswith(("cls_token", "reg_token", "pos_embed"))
+    return parameter.ndim > 1 and not token
