@@ -1,0 +1,132 @@
+"""In-context segmentation: label each patch by its nearest neighbours in a memory of labelled patches.
+
+The Hummingbird protocol (Balazevic et al., 2023, arXiv 2306.01667), with void pixels left out of the labels
+and class ids as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from paka.features import DenseFeatures
+from paka.protocols import Profile, Segmentation, label_size, upsampled_argmax
+from paka.sources import VOID
+from paka.statistics import confusion_matrices
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Labelled patches of the training images.
+
+    Attributes:
+        keys: Tokens of norm 1, (M, D).
+        values: Class shares among each patch's labelled pixels, (M, C).
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+def in_context(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int) -> Segmentation:
+    """Segment the query images by a softmax-weighted vote of each patch's k nearest memory patches.
+
+    Args:
+        train: Where the memory is taken from.
+        query: What is segmented.
+        profile: Reads `memory`, `k` and `temperature`.
+        seed: Seed of the patches that are kept.
+
+    Raises:
+        ValueError: The memory holds fewer than k patches.
+    """
+    memory = build_memory(train, size=profile.memory, seed=seed)
+    if len(memory.keys) < profile.k:
+        message = (
+            f"expected a memory of at least k={profile.k} patches, got {len(memory.keys)}: lower profile.k"
+        )
+        raise ValueError(message)
+    n, h, w, dim = query.tokens.shape
+    tokens = F.normalize(query.tokens.reshape(-1, dim), dim=1)
+    votes = vote(tokens, memory, k=profile.k, temperature=profile.temperature)
+    maps = votes.view(n, h, w, -1).permute(0, 3, 1, 2)
+    prediction = upsampled_argmax(maps, label_size(query))
+    return Segmentation(confusion_matrices(prediction, query.labels, query.num_classes), prediction)
+
+
+def build_memory(train: DenseFeatures, *, size: int, seed: int) -> Memory:
+    """Keep an equal number of patches per training image, those of the image's rare classes first.
+
+    A patch's rank is the sum, over the classes it shows, of the number of the image's patches that show the
+    class, times a uniform random number; the lowest ranks are kept. Patches without a labelled pixel never are.
+
+    Args:
+        train: Training features.
+        size: Patches to keep at most.
+        seed: Seed of the random numbers.
+    """
+    shares = label_shares(train)
+    n, patches = shares.shape[:2]
+    shows = shares > 0
+    frequency = shows.sum(dim=1, keepdim=True)
+    generator = torch.Generator().manual_seed(seed)
+    rank = (shows * frequency).sum(dim=2) * torch.rand(n, patches, generator=generator)
+    labelled = shows.any(dim=2)
+    rank = torch.where(labelled, rank, torch.inf)
+    keep = max(min(size // n, patches), 1)
+    chosen = rank.topk(keep, largest=False).indices.sort(dim=1).values
+    flat = (chosen + patches * torch.arange(n)[:, None])[labelled.gather(1, chosen)]
+    keys = F.normalize(train.tokens.flatten(0, 2)[flat], dim=1)
+    return Memory(keys, shares.flatten(0, 1)[flat])
+
+
+def label_shares(features: DenseFeatures) -> Tensor:
+    """Return each patch's class shares among its labelled pixels, (n, h * w, C); zeros where all are void."""
+    n, h, w, _ = features.tokens.shape
+    height, width = label_size(features)
+    blocks = features.labels.view(n, h, height // h, w, width // w).transpose(2, 3).reshape(n, h * w, -1)
+    counts = torch.stack([(blocks == c).sum(dim=2) for c in range(features.num_classes)], dim=2)
+    labelled = (blocks != VOID).sum(dim=2, keepdim=True)
+    return counts / labelled.clamp_min(1)
+
+
+def vote(
+    tokens: Tensor, memory: Memory, *, k: int, temperature: float, queries: int = 512, keys: int = 16384
+) -> Tensor:
+    """Average the values of each token's k nearest keys, weighted by a softmax of their cosines.
+
+    The search is exact, in chunks, so its memory does not grow with either side.
+
+    Args:
+        tokens: Queries of norm 1, (Q, D).
+        memory: Keys and values.
+        k: Neighbours.
+        temperature: Of the softmax.
+        queries: Queries per chunk.
+        keys: Keys per chunk.
+
+    Returns:
+        (Q, C), rows sum to 1.
+    """
+    votes = []
+    for part in tokens.split(queries):
+        best, index = _nearest(part, memory.keys, k, keys)
+        weights = (best / temperature).softmax(dim=1)
+        votes.append(torch.einsum("qk,qkc->qc", weights, memory.values[index]))
+    return torch.cat(votes)
+
+
+def _nearest(tokens: Tensor, keys: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:
+    """Return cosines and indices of the k nearest keys, (Q, k) each, by merging chunks' bests."""
+    best = tokens.new_full((len(tokens), 0), 0.0)
+    index = torch.zeros(len(tokens), 0, dtype=torch.int64)
+    for start in range(0, len(keys), chunk):
+        part = tokens @ keys[start : start + chunk].T
+        values, places = part.topk(min(k, part.shape[1]), dim=1)
+        values, places = torch.cat([best, values], dim=1), torch.cat([index, places + start], dim=1)
+        best, order = values.topk(min(k, values.shape[1]), dim=1)
+        index = places.gather(1, order)
+    return best, index

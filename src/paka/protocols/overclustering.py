@@ -1,0 +1,132 @@
+"""Over-clustering: cluster the tokens of the scored images, then name each cluster after its majority class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from paka.features import DenseFeatures
+from paka.protocols import Profile, Segmentation, label_size
+from paka.sources import VOID
+from paka.statistics import confusion_matrices
+
+
+def overclustering(
+    train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int
+) -> Segmentation:
+    """Cluster the query tokens into K clusters and map each to the class it shows most often.
+
+    Tokens are standardised and reduced by PCA first; cluster maps are upsampled by nearest neighbour
+    (Ziegler and Asano, 2022, arXiv 2204.13101; K above the number of classes, many to one).
+
+    Args:
+        train: Not used: no label but those of the naming enters.
+        query: What is clustered and scored.
+        profile: Reads `clusters`, `pca`, `kmeans_iterations` and `kmeans_restarts`.
+        seed: Seed of the initial centres.
+
+    Raises:
+        ValueError: There are fewer tokens than clusters.
+    """
+    del train
+    tokens = reduce(query.tokens.flatten(0, 2), profile.pca)
+    assigned = kmeans(
+        tokens,
+        profile.clusters,
+        iterations=profile.kmeans_iterations,
+        restarts=profile.kmeans_restarts,
+        seed=seed,
+    )
+    maps = assigned.view(query.tokens.shape[:3])
+    clusters = F.interpolate(maps[:, None].float(), size=label_size(query), mode="nearest-exact")[:, 0].long()
+    prediction = name_clusters(clusters, query.labels, profile.clusters, query.num_classes)
+    return Segmentation(confusion_matrices(prediction, query.labels, query.num_classes), prediction)
+
+
+def name_clusters(clusters: Tensor, labels: Tensor, count: int, num_classes: int) -> Tensor:
+    """Replace each cluster by the class most of its labelled pixels show, (n, H, W) uint8."""
+    labelled = labels != VOID
+    cells = clusters[labelled] * num_classes + labels[labelled].long()
+    votes = torch.bincount(cells, minlength=count * num_classes).view(count, num_classes)
+    return votes.argmax(dim=1).to(torch.uint8)[clusters]
+
+
+def reduce(tokens: Tensor, dimensions: int) -> Tensor:
+    """Standardise tokens (M, D) and project them on their first principal axes, (M, min(dimensions, D))."""
+    deviation = tokens.std(dim=0)
+    standard = (tokens - tokens.mean(dim=0)) / deviation.clamp_min(1e-6 * deviation.max())
+    axes = torch.linalg.eigh(standard.double().T @ standard.double()).eigenvectors
+    return standard @ axes.flip(1)[:, :dimensions].float()
+
+
+def kmeans(tokens: Tensor, clusters: int, *, iterations: int, restarts: int, seed: int) -> Tensor:
+    """Return the cluster of each token, of the restart with the least inertia.
+
+    Lloyd's algorithm from k-means++ centres (Arthur and Vassilvitskii, 2007); a cluster that runs empty is
+    moved to the token farthest from its centre. Deterministic for a seed.
+
+    Args:
+        tokens: (M, D) float32.
+        clusters: Number of clusters K.
+        iterations: Lloyd iterations at most.
+        restarts: Initialisations.
+        seed: Seed of the initial centres.
+
+    Returns:
+        (M,) int64 in [0, K).
+
+    Raises:
+        ValueError: There are fewer tokens than clusters.
+    """
+    if len(tokens) < clusters:
+        message = f"expected at least {clusters} tokens to cluster, got {len(tokens)}: lower profile.clusters"
+        raise ValueError(message)
+    generator = torch.Generator().manual_seed(seed)
+    results = [_lloyd(tokens, _plus_plus(tokens, clusters, generator), iterations) for _ in range(restarts)]
+    return min(results, key=lambda result: result[1])[0]
+
+
+def _plus_plus(tokens: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
+    """Draw centres one by one, each with probability proportional to its squared distance to the others."""
+    first = int(torch.randint(len(tokens), (1,), generator=generator))
+    centres = [tokens[first]]
+    nearest = (tokens - centres[0]).square().sum(dim=1)
+    for _ in range(1, clusters):
+        # Searching the running sum has no limit on the number of tokens, unlike torch.multinomial.
+        running = nearest.double().cumsum(dim=0)
+        drawn = torch.rand(1, generator=generator, dtype=torch.float64) * running[-1]
+        index = int(torch.searchsorted(running, drawn, right=True).clamp_max(len(tokens) - 1))
+        centres.append(tokens[index])
+        nearest = torch.minimum(nearest, (tokens - tokens[index]).square().sum(dim=1))
+    return torch.stack(centres)
+
+
+def _lloyd(tokens: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, float]:
+    assigned, distance = _assign(tokens, centres)
+    for _ in range(iterations):
+        centres = _means(tokens, assigned, distance, len(centres))
+        previous = assigned
+        assigned, distance = _assign(tokens, centres)
+        if torch.equal(previous, assigned):
+            break
+    return assigned, float(distance.double().sum())
+
+
+def _assign(tokens: Tensor, centres: Tensor, chunk: int = 16384) -> tuple[Tensor, Tensor]:
+    """Return the nearest centre and the squared distance to it, (M,) each."""
+    offset = centres.square().sum(dim=1)
+    nearest = [(offset - 2.0 * part @ centres.T).min(dim=1) for part in tokens.split(chunk)]
+    assigned = torch.cat([part.indices for part in nearest])
+    distance = torch.cat([part.values for part in nearest]) + tokens.square().sum(dim=1)
+    return assigned, distance.clamp_min(0.0)
+
+
+def _means(tokens: Tensor, assigned: Tensor, distance: Tensor, clusters: int) -> Tensor:
+    count = torch.bincount(assigned, minlength=clusters)
+    sums = torch.zeros(clusters, tokens.shape[1]).index_add_(0, assigned, tokens)
+    means = sums / count.clamp_min(1)[:, None]
+    empty = (count == 0).nonzero()[:, 0]
+    if len(empty):
+        means[empty] = tokens[distance.topk(len(empty)).indices]
+    return means
