@@ -1,0 +1,137 @@
+"""From a validated configuration to objects; behind this module nothing knows about configurations."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from paka.benchmark import Benchmark
+from paka.callbacks import DenseEvaluation, StepProgress
+from paka.config import build
+from paka.datamodule import PostTrainingData
+from paka.encoder import Encoder
+from paka.head import Branch
+from paka.module import PostTraining
+from paka.protocols import Profile
+from paka.sources import Source
+from paka.sources.folder import verify_masks
+
+
+def build_encoder(cfg: DictConfig) -> Encoder:
+    """Return the configured encoder; random parts are drawn from the run's seed."""
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    encoder: Encoder = build(cfg.backbone.encoder)
+    return encoder
+
+
+def build_module(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTraining:
+    """Return the LightningModule that post-trains `encoder`."""
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    head: nn.Module = build(cfg.head, dim=encoder.dim) if cfg.objective.projects else nn.Identity()
+    objective = build(cfg.objective.loss, **_objective_arguments(cfg, encoder, source))
+    schedules = {name: build(cfg.optim[name]) for name in ("lr_schedule", "weight_decay")}
+    return PostTraining(
+        Branch(encoder, head),
+        objective,
+        build(cfg.optim.optimizer),
+        max_steps=cfg.trainer.max_steps,
+        lr=cfg.optim.lr,
+        head_lr=cfg.optim.head_lr,
+        momentum=build(cfg.teacher.momentum),
+        grid=cfg.objective.grid,
+        permute_teacher=cfg.teacher.permute,
+        **schedules,
+    )
+
+
+def _objective_arguments(cfg: DictConfig, encoder: Encoder, source: Source) -> dict[str, Any]:
+    return {"dim": encoder.dim, "tags": len(source.tag_names)} if cfg.objective.reads_tags else {}
+
+
+def build_data(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTrainingData:
+    """Return the LightningDataModule over views of `source`; sizes are token grids times the patch."""
+    multi_crop = build(
+        cfg.augmentation,
+        global_size=cfg.backbone.global_grid * encoder.patch_size,
+        local_size=cfg.backbone.local_grid * encoder.patch_size,
+    )
+    return PostTrainingData(
+        source,
+        multi_crop,
+        batch_size=cfg.backbone.batch_size,
+        max_steps=cfg.trainer.max_steps,
+        seed=cfg.seed,
+        workers=loader_workers(cfg.trainer.workers),
+        accumulate=cfg.trainer.accumulate,
+    )
+
+
+def loader_workers(workers: int | str) -> int:
+    """Return the number of loader processes; `auto` leaves one core to the trainer, up to 8."""
+    if workers != "auto":
+        return int(workers)
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) or len(os.sched_getaffinity(0))
+    return max(1, min(cores - 1, 8))
+
+
+def build_benchmark(cfg: DictConfig, split: str, *, query_images: int | None = None) -> Benchmark | None:
+    """Return the benchmark whose `split` is scored, or None when the images carry no masks.
+
+    Raises:
+        ValueError: A mask does not match its image or the classes.
+    """
+    if cfg.benchmark is None or not cfg.eval.protocols:
+        return None
+    train, query = (build(cfg.benchmark.source)(split=name) for name in ("train", split))
+    if not train.classes:
+        return None
+    for source in (train, query):
+        verify_masks(source)
+    protocols = {name: build(node) for name, node in cfg.eval.protocols.items()}
+    limit = query_images or cfg.profile[f"{split}_images"]
+    return Benchmark(train, query, build(cfg.profile), protocols, cfg.seed, limit)
+
+
+def starting_point(cfg: DictConfig) -> str:
+    """Return in words where the backbone's weights come from."""
+    if cfg.backbone.weights is not None:
+        return f"weights {cfg.backbone.weights}"
+    return "pretrained" if cfg.backbone.pretrained else "random weights"
+
+
+def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: list[Callback]) -> L.Trainer:
+    """Return the trainer: one long epoch of `max_steps` optimizer steps, CSV always on."""
+    loggers: list[Logger] = [CSVLogger(output_dir, name="", version="")]
+    if cfg.logger.wandb is not None:
+        loggers.append(build(cfg.logger.wandb, save_dir=str(output_dir)))
+        loggers[-1].log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    checkpoint = ModelCheckpoint(
+        dirpath=output_dir / "checkpoints",
+        filename="last",
+        every_n_train_steps=cfg.trainer.checkpoint_every,
+        enable_version_counter=False,
+    )
+    return L.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=cfg.trainer.devices,
+        strategy=cfg.trainer.strategy,
+        precision=cfg.trainer.precision,
+        max_steps=cfg.trainer.max_steps,
+        accumulate_grad_batches=cfg.trainer.accumulate,
+        gradient_clip_val=cfg.trainer.gradient_clip,
+        log_every_n_steps=cfg.trainer.log_every,
+        deterministic=cfg.trainer.deterministic,
+        logger=loggers,
+        callbacks=[*callbacks, checkpoint],
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )

@@ -1,0 +1,148 @@
+"""Lightning callbacks: progress, evaluation while training, and an interrupt that loses nothing."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any, cast
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from paka.benchmark import Benchmark, percent
+from paka.head import Branch
+
+
+class StepProgress(L.Callback):
+    """One bar over the run's optimizer steps with loss, CKA, learning rate and images/s.
+
+    Without a terminal it prints a line for every tenth of the run instead.
+
+    Args:
+        batch_size: Images per optimizer step.
+        shown: Logged values to show, in this order, when the run logs them.
+    """
+
+    def __init__(self, batch_size: int, shown: tuple[str, ...] = ("loss", "cka", "lr")) -> None:
+        self.batch_size, self.shown = batch_size, shown
+        self.console = Console()
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bar."""
+        del pl_module
+        self.started, self.first_step, self.last_step = (
+            time.monotonic(),
+            trainer.global_step,
+            trainer.global_step,
+        )
+        if not trainer.is_global_zero or not self.console.is_terminal:
+            return
+        columns = (
+            TextColumn("post-train"),
+            BarColumn(30),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+        )
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console)
+        self.task = self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Advance after each optimizer step."""
+        del pl_module, args
+        step = trainer.global_step
+        if step == self.last_step or not trainer.is_global_zero:
+            return
+        self.last_step = step
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, description=self._describe(trainer))
+        elif 10 * step // trainer.max_steps > 10 * (step - 1) // trainer.max_steps:
+            self.console.print(f"step {step}/{trainer.max_steps}  {self._describe(trainer)}", highlight=False)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        del trainer, pl_module
+        self._close()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that the error stands on a line of its own."""
+        del trainer, pl_module, exception
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def _describe(self, trainer: L.Trainer) -> str:
+        logged = trainer.callback_metrics
+        rate = self.batch_size * (self.last_step - self.first_step) / (time.monotonic() - self.started)
+        values = [f"{name} {float(logged[name]):.3g}" for name in self.shown if name in logged]
+        return "  ".join([*values, f"{rate:.0f} images/s"])
+
+
+class DenseEvaluation(L.Callback):
+    """Score the exported branch on a small validation subset every few optimizer steps.
+
+    Args:
+        benchmark: What to run.
+        every: Optimizer steps between evaluations.
+        branch: `teacher` or `student`, whichever the run exports.
+    """
+
+    def __init__(self, benchmark: Benchmark, *, every: int, branch: str) -> None:
+        self.benchmark, self.every, self.branch = benchmark, every, branch
+        self.evaluated = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Evaluate on the first process when `every` more optimizer steps are done."""
+        del args
+        step = trainer.global_step
+        if step % self.every or step == self.evaluated or not trainer.is_global_zero:
+            return
+        self.evaluated = step
+        encoder = cast(Branch, pl_module.get_submodule(self.branch)).encoder
+        for name, segmentation in self.benchmark.segment(encoder).items():
+            pl_module.log(f"val/{name}", percent(segmentation), rank_zero_only=True)
+
+
+class Interrupt(L.Callback):
+    """Turn the first Ctrl-C into a stop after the current optimizer step; a second one stops at once.
+
+    Attributes:
+        requested: Whether a stop was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over SIGINT for the length of the training."""
+        del trainer, pl_module
+        self.previous = signal.signal(signal.SIGINT, self._request)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Stop on all processes after the same step when one of them was interrupted."""
+        del pl_module, args
+        if trainer.world_size > 1:
+            self.requested = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
+        if self.requested:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give SIGINT back."""
+        del trainer, pl_module
+        signal.signal(signal.SIGINT, self.previous)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        sys.stderr.write("\nstopping after this step; press Ctrl-C again to stop at once\n")

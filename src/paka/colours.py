@@ -1,0 +1,95 @@
+"""Colours: of classes, and of the patch tokens of two encoders by their joint principal components."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Pixels = NDArray[np.uint8]
+
+# The Okabe-Ito colours, then each the one farthest from those before it in Oklab, as seen with and without
+# protanopia, deuteranopia or tritanopia (Machado et al. 2009), and from white, black and the grey of void.
+_PALETTE = """
+0072b2 e69f00 009e73 d55e00 56b4e9 cc79a7 f0e442 60006c 483c00 a80c48 9078f0 60f090 30249c 6c5478 a8b484 906c48
+fcc0fc 3cccc0 306000 6c0c3c 6c3cb4 a83c9c 006054 e4606c 7884c0 fc9060 78903c fc9cb4 5460d8 6c3c30 f084e4 9ce4b4
+"""
+
+PERCENTILES = (2.0, 98.0)
+"""Percentiles of a component that become 0 and 1, so that a few extreme tokens do not grey out the rest."""
+
+
+def palette(classes: int) -> Pixels:
+    """Return a colour for each class: distinct and colour-blind friendly for up to 32, then repeating.
+
+    Args:
+        classes: Number of classes C.
+
+    Returns:
+        `(C, 3)` uint8 RGB.
+    """
+    colours = np.frombuffer(bytes.fromhex(_PALETTE), dtype=np.uint8).reshape(-1, 3)
+    return colours[np.arange(classes) % len(colours)]
+
+
+def pca_basis(before: Floats, after: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return one basis for the tokens of two encoders, and the tokens as it wants them.
+
+    Each side is centred and scaled to an average norm of 1, so both weigh the same in the joint PCA. They
+    share a basis because they share a frame: the second encoder started as the first. The colours of encoders
+    whose frames differ by a rotation cannot be compared.
+
+    Args:
+        before: Tokens of the first encoder, `(n, h, w, D)` with D at least 3.
+        after: Tokens of the second, `(n, h, w, D)`.
+
+    Returns:
+        Basis `(D, 3)` float64, orthonormal, by falling variance, the largest entry of each direction
+        positive; then the normalised tokens of both sides, `(n, h, w, D)` float64.
+
+    Raises:
+        ValueError: The shapes differ or are not `(n, h, w, D)` with D at least 3.
+    """
+    if before.shape != after.shape or before.ndim != 4 or before.shape[-1] < 3:
+        raise ValueError(
+            f"features before and after must have one shape (n, h, w, D) with D of at least 3, "
+            f"not {before.shape} and {after.shape}; extract both on the same images and grid"
+        )
+    sides = [_unit_norm(side) for side in (before, after)]
+    rows = np.concatenate([side.reshape(-1, side.shape[-1]) for side in sides])
+    basis = np.linalg.eigh(rows.T @ rows)[1][:, :-4:-1]
+    peaks = np.take_along_axis(basis, np.abs(basis).argmax(axis=0)[None], axis=0)
+    return basis * np.where(peaks < 0, -1.0, 1.0), sides[0], sides[1]
+
+
+def pca_rgb(before: Floats, after: Floats) -> tuple[Floats, Floats]:
+    """Return the first three joint principal components of two encoders' tokens as colours.
+
+    Args:
+        before: Tokens of the first encoder, `(n, h, w, D)`.
+        after: Tokens of the second, `(n, h, w, D)`.
+
+    Returns:
+        Two `(n, h, w, 3)` float64 in [0, 1]. Equal colours mean equal components: basis and range are joint.
+
+    Raises:
+        ValueError: See `pca_basis`.
+    """
+    basis, *sides = pca_basis(before, after)
+    projected = np.stack([side @ basis for side in sides])
+    low, high = np.percentile(projected, PERCENTILES, axis=(0, 1, 2, 3))
+    span = high - low
+    varies = span > 1e-9
+    colours = np.where(varies, (projected - low) / np.where(varies, span, 1.0), 0.5).clip(0.0, 1.0)
+    return colours[0], colours[1]
+
+
+def _unit_norm(tokens: Floats) -> Floats:
+    tokens = tokens.astype(np.float64)
+    magnitude = np.abs(tokens).max()
+    tokens = tokens - tokens.mean(axis=(0, 1, 2))
+    norm = np.linalg.norm(tokens, axis=-1).mean()
+    # Centring a constant leaves rounding errors, which must not be blown up into a pattern.
+    return tokens / norm if norm > 1e-9 * magnitude else np.zeros_like(tokens)

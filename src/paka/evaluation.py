@@ -1,0 +1,62 @@
+"""Scoring frozen tokens: a backbone alone, or against other weights or a training-free change of its tokens."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from paka import assembly, report, weights
+from paka.encoder import Encoder
+from paka.features import TRANSFORMS
+from paka.provenance import command_line, write_provenance
+from paka.scores import write_results
+
+
+def evaluate(cfg: DictConfig) -> float | None:
+    """Run the configured protocols and write `results.csv` into the run's folder.
+
+    Args:
+        cfg: The composed and validated evaluation configuration.
+
+    Returns:
+        The score of the first protocol in percent: of the candidate if there is one, else of the backbone.
+
+    Raises:
+        ValueError: The benchmark has no masks, or the candidate does not fit the backbone.
+    """
+    output_dir = Path(cfg.output_dir)
+    encoder = assembly.build_encoder(cfg)
+    candidate = _candidate(cfg, encoder)
+    benchmark = assembly.build_benchmark(cfg, cfg.split)
+    if benchmark is None:
+        message = "nothing to score: choose a benchmark with masks and at least one protocol"
+        raise ValueError(message)
+    OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
+    write_provenance(output_dir / "provenance.json")
+    facts = {
+        "backbone": f"{cfg.backbone.name}, {assembly.starting_point(cfg)}",
+        "candidate": cfg.candidate or cfg.features,
+        "scored on": f"{benchmark.query.name} {benchmark.query.split}, {', '.join(benchmark.protocols)}",
+        "folder": cfg.output_dir,
+    }
+    report.banner("paka: evaluation of frozen patch tokens", facts)
+    before = benchmark.segment(encoder)
+    changes = cfg.candidate is not None or cfg.features != "none"
+    after = benchmark.segment(candidate, TRANSFORMS[cfg.features]) if changes else None
+    method = "" if not changes else cfg.features if cfg.candidate is None else "candidate"
+    scores = benchmark.compare(before, after, method=method)
+    write_results(output_dir / "results.csv", scores)
+    paths = {"results.csv": output_dir / "results.csv"}
+    report.closing(scores, paths, command_line("features=whiten"))
+    first = scores[0]
+    return first.before if first.after is None else first.after
+
+
+def _candidate(cfg: DictConfig, encoder: Encoder) -> Encoder:
+    if cfg.candidate is None:
+        return encoder
+    candidate = copy.deepcopy(encoder)
+    weights.load_file(candidate.model, cfg.candidate)
+    return candidate

@@ -1,0 +1,146 @@
+"""What a run leaves behind: the encoder, results, figures, the report and the closing table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from paka import report, visualize, weights
+from paka.benchmark import Benchmark
+from paka.encoder import Encoder
+from paka.features import extract, read_images, read_masks
+from paka.protocols import Segmentation
+from paka.provenance import command_line
+from paka.scores import Score, changes, write_results
+from paka.statistics import mean_iou
+
+SHOWN = 5
+"""Images in each figure."""
+
+
+def write_evidence(
+    cfg: DictConfig,
+    facts: Mapping[str, str],
+    encoder: Encoder,
+    trained: Encoder,
+    benchmark: Benchmark | None,
+    before: Mapping[str, Segmentation],
+) -> None:
+    """Score the trained encoder, write results, figures and report, and print the closing table.
+
+    Args:
+        cfg: The run's configuration.
+        facts: What the banner said.
+        encoder: The encoder before.
+        trained: The encoder after.
+        benchmark: Where both are scored; None for unlabelled images.
+        before: What the protocols made of `encoder`.
+    """
+    output_dir = Path(cfg.output_dir)
+    weights.save(trained.model, output_dir / "encoder.safetensors")
+    figures = draw_curves(output_dir)
+    scores: list[Score] = []
+    if benchmark is not None:
+        after = benchmark.segment(trained)
+        scores = benchmark.compare(before, after, method=cfg.method)
+        write_results(output_dir / "results.csv", scores)
+        visualize.scores_figure(output_dir / "figures" / "scores.png", changes(scores))
+        figures["figures/scores.png"] = "Scores before and after, with the 95 % interval of the difference."
+        figures |= draw_comparison(output_dir, benchmark, (encoder, trained), (before, after))
+    following = next_command()
+    report.write_report(
+        output_dir,
+        title=cfg.run_name,
+        facts=facts,
+        scores=scores,
+        figures=figures,
+        loading=loading_lines(cfg, output_dir / "encoder.safetensors"),
+        commands={"Made by": command_line(), "To try next": following},
+    )
+    names = ("encoder.safetensors", "report.md", "results.csv", "metrics.csv", "figures")
+    report.closing(
+        scores, {name: output_dir / name for name in names if (output_dir / name).exists()}, following
+    )
+
+
+def next_command() -> str:
+    """Return a command that shows something new after this run: another kernel, or another bandwidth."""
+    rbf = HydraConfig.get().runtime.choices["kernel"] == "rbf"
+    return command_line("kernel.bandwidth=0.5" if rbf else "kernel=rbf")
+
+
+def loading_lines(cfg: DictConfig, path: Path) -> str:
+    """Return the three lines that load the exported encoder back into timm."""
+    node = cfg.backbone.encoder
+    options = {
+        "num_classes": 0,
+        "dynamic_img_size": True,
+        **(OmegaConf.to_container(node.arch) if node.arch else {}),
+    }
+    arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return (
+        "import timm; from safetensors.torch import load_file\n"
+        f'model = timm.create_model("{node.model}", {arguments})\n'
+        f'model.load_state_dict(load_file("{path}"))\n'
+    )
+
+
+def draw_curves(output_dir: Path) -> dict[str, str]:
+    """Draw the training curves of `metrics.csv`; return captions by file."""
+    with (output_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in ("loss", "cka", "tag_accuracy") if any(row.get(name) for row in rows)]
+    logged = [row for row in rows if row.get("loss")]
+    series = {name: [float(row[name]) for row in logged] for name in names}
+    validation = {
+        name.removeprefix("val/"): tuple(
+            zip(*[(int(row["step"]), float(row[name])) for row in rows if row[name]], strict=True)
+        )
+        for name in rows[0]
+        if name.startswith("val/")
+    }
+    steps = [int(row["step"]) for row in logged]
+    visualize.curves_figure(
+        output_dir / "figures" / "curves.png", steps, series, validation=validation or None
+    )
+    return {"figures/curves.png": "Training curves over the optimizer steps."}
+
+
+def draw_comparison(
+    output_dir: Path,
+    benchmark: Benchmark,
+    encoders: tuple[Encoder, Encoder],
+    segmentations: tuple[Mapping[str, Segmentation], Mapping[str, Segmentation]],
+) -> dict[str, str]:
+    """Draw features and segmentations of evenly spaced images; return captions by file."""
+    folder = output_dir / "figures"
+    count = len(next(iter(segmentations[0].values())).prediction)
+    shown = np.linspace(0, count - 1, min(SHOWN, count)).astype(int).tolist()
+    source, grid = benchmark.query, benchmark.profile.grid
+    features = [extract(encoder, source, grid=grid, indices=shown) for encoder in encoders]
+    size = features[0].labels.shape[1], features[0].labels.shape[2]
+    images = read_images(source, shown, size).permute(0, 2, 3, 1).numpy()
+    visualize.features_figure(folder / "features.png", images, *(side.tokens.numpy() for side in features))
+    captions = {
+        "figures/features.png": "Frozen patch tokens before and after, first three components of one joint PCA."
+    }
+    for name in segmentations[0]:
+        before, after = (side[name] for side in segmentations)
+        iou = 100.0 * torch.stack([mean_iou(side.confusion[shown]) for side in (before, after)], dim=1)
+        visualize.segmentation_figure(
+            folder / f"{name}.png",
+            images,
+            truth=read_masks(source, shown, size).numpy(),
+            before=before.prediction[shown].numpy(),
+            after=after.prediction[shown].numpy(),
+            classes=source.classes,
+            iou=iou.numpy(),
+        )
+        captions[f"figures/{name}.png"] = f"Segmentations of the protocol {name} before and after."
+    return captions

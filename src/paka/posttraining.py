@@ -1,0 +1,135 @@
+"""The main job: encoder in, label-free post-training, better frozen tokens out, with the evidence."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from paka import assembly, report
+from paka.benchmark import Benchmark
+from paka.callbacks import DenseEvaluation, Interrupt, StepProgress
+from paka.config import build
+from paka.datamodule import PostTrainingData
+from paka.encoder import Encoder
+from paka.evidence import write_evidence
+from paka.module import PostTraining
+from paka.protocols import Segmentation
+from paka.provenance import command_line, write_provenance
+from paka.sources import Source
+
+
+def post_train(cfg: DictConfig) -> float | None:
+    """Post-train an encoder as configured and leave results, report, figures and weights in the run's folder.
+
+    Args:
+        cfg: The composed and validated training configuration.
+
+    Returns:
+        The last in-training validation score in percent, for sweeps to compare; None without evaluation.
+
+    Raises:
+        SystemExit: With 130 after Ctrl-C; the checkpoint to go on from has been written.
+    """
+    output_dir = Path(cfg.output_dir)
+    if cfg.resume is not None and not Path(cfg.resume).is_file():
+        message = f"expected a checkpoint at resume={cfg.resume}, found no such file"
+        raise FileNotFoundError(message)
+    encoder = assembly.build_encoder(cfg)
+    source: Source = build(cfg.data.source)(split="train")
+    benchmark = assembly.build_benchmark(cfg, cfg.split)
+    module = assembly.build_module(cfg, copy.deepcopy(encoder), source)
+    data = assembly.build_data(cfg, encoder, source)
+    interrupt = Interrupt()
+    trainer = assembly.build_trainer(cfg, output_dir, [interrupt, *_callbacks(cfg)])
+    facts = _facts(cfg, encoder, source, benchmark, _seconds_per_step(module, data, trainer))
+    _announce(cfg, facts)
+    before = _segment(benchmark, encoder)
+    trainer.fit(module, data, ckpt_path=cfg.resume)
+    if interrupt.requested:
+        _stop(cfg, trainer, output_dir)
+    if trainer.is_global_zero:
+        trained = (module.teacher if cfg.export == "teacher" else module.student).encoder.cpu().eval()
+        write_evidence(cfg, facts, encoder, trained, benchmark, before)
+    score = trainer.callback_metrics.get("val/in_context")
+    return None if score is None else float(score)
+
+
+def _callbacks(cfg: DictConfig) -> list[L.Callback]:
+    progress = StepProgress(cfg.backbone.batch_size)
+    if cfg.eval.every is None:
+        return [progress]
+    benchmark = assembly.build_benchmark(cfg, "val", query_images=cfg.eval.subset)
+    if benchmark is None:
+        return [progress]
+    return [DenseEvaluation(benchmark, every=cfg.eval.every, branch=cfg.export), progress]
+
+
+@rank_zero_only
+def _announce(cfg: DictConfig, facts: Mapping[str, str]) -> None:
+    """Print the banner, and write the resolved configuration and where the run came from."""
+    output_dir = Path(cfg.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
+    write_provenance(output_dir / "provenance.json")
+    report.banner("paka: post-training of frozen patch tokens", facts)
+
+
+def _facts(
+    cfg: DictConfig, encoder: Encoder, source: Source, benchmark: Benchmark | None, seconds: float
+) -> dict[str, str]:
+    millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
+    sides = [grid * encoder.patch_size for grid in (cfg.backbone.global_grid, cfg.backbone.local_grid)]
+    choices = HydraConfig.get().runtime.choices
+    scored = "nothing: the images have no masks, choose a benchmark"
+    if benchmark is not None:
+        scored = f"{benchmark.query.name} {benchmark.query.split}, {', '.join(benchmark.protocols)}"
+    return {
+        "backbone": f"{cfg.backbone.name}, {millions:.1f} M parameters, patch {encoder.patch_size}, {assembly.starting_point(cfg)}",
+        "images": f"{source.name}, {len(source)} unlabelled, global {sides[0]} px, local {sides[1]} px",
+        "objective": f"{choices['objective']}, kernel {choices['kernel']}",
+        "steps": f"{cfg.trainer.max_steps} of {cfg.backbone.batch_size} images, seed {cfg.seed}",
+        "device": f"{cfg.trainer.accelerator}, {cfg.trainer.precision}",
+        "scored on": scored,
+        "forecast": f"{report.forecast(seconds * cfg.trainer.max_steps)} of training, then the evaluation",
+        "folder": cfg.output_dir,
+    }
+
+
+def _seconds_per_step(module: PostTraining, data: PostTrainingData, trainer: L.Trainer) -> float:
+    """Time one forward and backward pass on the device; nothing of it remains."""
+    module.to(trainer.strategy.root_device)
+    batch = data.transfer_batch_to_device(data.example(), module.device, 0)
+    with torch.random.fork_rng():
+        for _ in range(2):
+            started = time.perf_counter()
+            loss, _ = module.objective(module.correspond(batch))
+            loss.backward()
+            loss.item()
+    module.zero_grad(set_to_none=True)
+    return (time.perf_counter() - started) * data.accumulate
+
+
+def _segment(benchmark: Benchmark | None, encoder: Encoder) -> dict[str, Segmentation]:
+    """Run the protocols on the first process; the others have nothing to do with the result."""
+    return {} if benchmark is None or rank_zero_only.rank else benchmark.segment(encoder)
+
+
+def _stop(cfg: DictConfig, trainer: L.Trainer, output_dir: Path) -> None:
+    """Save everything after Ctrl-C, say how to go on and leave."""
+    path = output_dir / "checkpoints" / "last.ckpt"
+    trainer.save_checkpoint(path)
+    if trainer.is_global_zero:
+        sys.stdout.write(
+            f"\nstopped after step {trainer.global_step} of {cfg.trainer.max_steps}; to go on:\n"
+            f"  {command_line(f'resume={path}')}\n"
+        )
+    raise SystemExit(130)

@@ -1,0 +1,215 @@
+"""What a run says: banner, forecast, table of results and `report.md`, with the numbers of `scores`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from paka.scores import (
+    Score,
+    changes,
+    format_rows,
+    layout,
+    left_aligned,
+    markdown_table,
+    merge_results,
+    read_results,
+    summarise,
+    write_results,
+)
+
+__all__ = [
+    "Score",
+    "banner",
+    "changes",
+    "closing",
+    "forecast",
+    "format_rows",
+    "markdown_table",
+    "merge_results",
+    "print_table",
+    "read_results",
+    "summarise",
+    "terminal",
+    "write_report",
+    "write_results",
+]
+
+BANNER_LINES = 12
+"""Most lines that a banner may take."""
+WIDTH = 100
+"""Least width of what is printed to a file or a pipe, in characters."""
+
+
+def terminal() -> Console:
+    """Return a console on standard output: plain text at least 100 wide where that is not a terminal."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
+
+
+def print_table(scores: Sequence[Score], console: Console) -> None:
+    """Print the scores as one table whose rows never wrap; gains are green and losses red, if they are certain.
+
+    Args:
+        scores: Rows, in order.
+        console: Where to print.
+    """
+    caption, header, rows = layout(scores)
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    left = left_aligned(header)
+    _print_cells(console, _cells(header, widths, left, "bold"))
+    dash = "─" if console.encoding.startswith("utf") else "-"
+    _print(console, Text(dash * (sum(widths) + 2 * len(widths) - 2), style="dim"))
+    for score, row in zip(scores, rows, strict=True):
+        cells = _cells(row, widths, left, "")
+        cells[header.index("delta")].stylize(_verdict(score))
+        _print_cells(console, cells)
+    _print(console, Text(caption, style="dim"))
+
+
+def banner(title: str, facts: Mapping[str, str], *, console: Console | None = None) -> None:
+    """Print what is about to happen: a title and aligned `name  value` lines.
+
+    Args:
+        title: First line.
+        facts: Values by name, one line each.
+        console: Where to print; standard output by default.
+
+    Raises:
+        ValueError: It would take more than 12 lines.
+    """
+    lines = 1 + sum(1 + value.count("\n") for value in facts.values())
+    if lines > BANNER_LINES:
+        raise ValueError(f"a banner has at most {BANNER_LINES} lines, not {lines}; leave facts to the report")
+    console = console or terminal()
+    _print(console, Text(title, style="bold"))
+    _print_facts(console, facts)
+
+
+def closing(
+    scores: Sequence[Score],
+    paths: Mapping[str, str | Path],
+    next_command: str,
+    *,
+    console: Console | None = None,
+) -> None:
+    """Print how it went: the table of results, where everything is, and the command to try next.
+
+    Args:
+        scores: Rows of the table; without any there is no table.
+        paths: Paths by what they hold.
+        next_command: Command line.
+        console: Where to print; standard output by default.
+    """
+    console = console or terminal()
+    if scores:
+        _print(console, Text("\nResults", style="bold"))
+        print_table(scores, console)
+    _print(console, Text("\nFiles", style="bold"))
+    _print_facts(console, {name: str(path) for name, path in paths.items()})
+    _print(console, Text("\nNext", style="bold"))
+    _print(console, Text(f"  {next_command}", style="cyan"))
+
+
+def forecast(seconds: float) -> str:
+    """Return a duration as one says it, such as `about 2 min 10 s`.
+
+    Args:
+        seconds: Duration, at least 0.
+
+    Raises:
+        ValueError: The duration is negative or not finite.
+    """
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"a duration must be finite and at least 0 seconds, not {seconds}")
+    if seconds < 59.5:
+        return f"about {max(round(seconds), 1)} s"
+    if seconds < 595:
+        minutes, rest = divmod(round(seconds / 10) * 10, 60)
+        return _spoken((minutes, "min"), (rest, "s"))
+    step = 1 if seconds < 3570 else 10
+    hours, rest = divmod(round(seconds / 60 / step) * step, 60)
+    return _spoken((hours, "h"), (rest, "min"))
+
+
+def _spoken(*parts: tuple[int, str]) -> str:
+    return "about " + " ".join(f"{count} {unit}" for count, unit in parts if count)
+
+
+def write_report(
+    run_dir: str | Path,
+    *,
+    title: str,
+    scores: Sequence[Score],
+    figures: Mapping[str, str],
+    loading: str,
+    command: str,
+    facts: Mapping[str, str] | None = None,
+) -> Path:
+    """Write `report.md`: what was run, the results, the figures, how to load the encoder, the command.
+
+    Args:
+        run_dir: Folder of the run.
+        title: Heading.
+        scores: Rows of the table.
+        figures: Captions by path, relative to `run_dir`.
+        loading: Python that loads the encoder.
+        command: Command line that made the run.
+        facts: Values by name, such as those of the banner.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        FileNotFoundError: A figure is not there.
+    """
+    for figure in figures:
+        if not (Path(run_dir) / figure).is_file():
+            raise FileNotFoundError(f"{Path(run_dir) / figure} is missing; save figures before the report")
+    parts = [f"# {title}", "\n".join(f"* **{name}**: {value}" for name, value in (facts or {}).items())]
+    if scores:
+        parts += ["## Results", markdown_table(scores).rstrip()]
+    if figures:
+        parts += [
+            "## Figures",
+            *(f"![{caption}]({figure})\n\n*{caption}*" for figure, caption in figures.items()),
+        ]
+    parts += ["## Load the encoder", f"```python\n{loading.strip()}\n```"]
+    parts += ["## Made by", f"```bash\n{command.strip()}\n```"]
+    path = Path(run_dir) / "report.md"
+    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return path
+
+
+def _print(console: Console, text: Text) -> None:
+    console.print(text, soft_wrap=True)
+
+
+def _print_facts(console: Console, facts: Mapping[str, str]) -> None:
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        indented = value.replace("\n", "\n" + " " * (width + 4))
+        _print(console, Text.assemble(("  " + name.ljust(width), "dim"), "  ", indented))
+
+
+def _cells(texts: Sequence[str], widths: Sequence[int], left: Sequence[bool], style: str) -> list[Text]:
+    return [
+        Text(text.ljust(width) if to_left else text.rjust(width), style=style)
+        for text, width, to_left in zip(texts, widths, left, strict=True)
+    ]
+
+
+def _print_cells(console: Console, cells: Sequence[Text]) -> None:
+    line = Text("  ").join(cells)
+    line.rstrip()
+    _print(console, line)
+
+
+def _verdict(score: Score) -> str:
+    if score.ci_low is not None and score.ci_low > 0:
+        return "bold green"
+    return "bold red" if score.ci_high is not None and score.ci_high < 0 else ""

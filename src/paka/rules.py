@@ -1,0 +1,301 @@
+"""The rules that the values of a configuration keep, checked all at once and before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+_ABSENT = object()
+
+
+class Rule(NamedTuple):
+    """A condition on one value.
+
+    Attributes:
+        expected: The condition in words, as in "expected ...".
+        holds: Whether a value keeps it.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _above(low: float) -> Rule:
+    return Rule(f"a number above {low}", lambda value: _is_number(value) and value > low)
+
+
+def _at_least(low: int) -> Rule:
+    return Rule(f"an integer of at least {low}", lambda value: type(value) is int and value >= low)
+
+
+def _within(low: float, high: float) -> Rule:
+    return Rule(f"a number from {low} to {high}", lambda value: _is_number(value) and low <= value <= high)
+
+
+def _one_of(*choices: str) -> Rule:
+    return Rule(f"one of {', '.join(choices)}", lambda value: value in choices)
+
+
+def _or(literal: str | None, rule: Rule) -> Rule:
+    word = "null" if literal is None else literal
+    return Rule(f"{word} or {rule.expected}", lambda value: value == literal or rule.holds(value))
+
+
+def _pair(value: object, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, Sequence) and len(value) == 2 and all(map(holds, value))
+
+
+def _range(high: float | None = None) -> Rule:
+    def holds(value: Any) -> bool:
+        return _pair(value, _is_number) and 0 < value[0] <= value[1] and (high is None or value[1] <= high)
+
+    return Rule(f"[low, high] with 0 < low <= high{'' if high is None else f' <= {high:g}'}", holds)
+
+
+_NOT_NEGATIVE = Rule("a number of at least 0", lambda value: _is_number(value) and value >= 0)
+_SHARE = Rule("a number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1)
+_BELOW_ONE = Rule("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
+_GRID = Rule("[rows, columns], integers of at least 2", lambda value: _pair(value, _at_least(2).holds))
+_BETAS = Rule("two numbers from 0 to below 1", lambda value: _pair(value, _BELOW_ONE.holds))
+
+RULES: dict[Rule, tuple[str, ...]] = {
+    _at_least(0): (
+        "seed",
+        "augmentation.locals",
+        "optim.lr_schedule.warmup_steps",
+        "optim.weight_decay.warmup_steps",
+        "teacher.momentum.warmup_steps",
+        "data.source.seed",
+    ),
+    _NOT_NEGATIVE: (
+        "optim.lr_schedule.end",
+        "optim.weight_decay.start",
+        "optim.weight_decay.end",
+        "augmentation.photometric.brightness",
+        "augmentation.photometric.contrast",
+        "augmentation.photometric.saturation",
+        "profile.linear_weight_decay",
+    ),
+    _at_least(1): (
+        "backbone.batch_size",
+        "backbone.global_grid",
+        "backbone.local_grid",
+        "augmentation.globals",
+        "head.hidden",
+        "head.out",
+        "eval.subset",
+        "trainer.max_steps",
+        "trainer.accumulate",
+        "trainer.log_every",
+        "trainer.checkpoint_every",
+        "profile.k",
+        "profile.memory",
+        "profile.clusters",
+        "profile.pca",
+        "profile.kmeans_iterations",
+        "profile.kmeans_restarts",
+        "profile.linear_epochs",
+        "profile.linear_batch",
+        "profile.linear_resolution",
+        "profile.bootstrap",
+        "data.source.train",
+        "data.source.val",
+        "data.source.test",
+        "data.source.size",
+    ),
+    _at_least(2): ("objective.grid", "objective.loss.min_points"),
+    _or(None, _at_least(1)): (
+        "eval.every",
+        "profile.train_images",
+        "profile.val_images",
+        "profile.test_images",
+    ),
+    _or(None, _above(0)): ("trainer.gradient_clip",),
+    _or("auto", _at_least(0)): ("trainer.workers",),
+    _or("auto", _at_least(1)): ("trainer.devices",),
+    _above(0): (
+        "kernel.bandwidth",
+        "backbone.lr",
+        "backbone.head_lr",
+        "optim.lr",
+        "optim.head_lr",
+        "optim.lr_schedule.start",
+        "profile.temperature",
+        "profile.linear_lr",
+    ),
+    _within(0, 1): (
+        "teacher.momentum.start",
+        "teacher.momentum.end",
+        "augmentation.flip",
+        "augmentation.photometric.jitter_probability",
+        "augmentation.photometric.gray_probability",
+        "augmentation.photometric.blur_probability",
+    ),
+    _within(0, 0.5): ("augmentation.photometric.hue",),
+    _SHARE: ("augmentation.containment",),
+    _BELOW_ONE: ("backbone.encoder.drop_path", "profile.linear_momentum"),
+    _range(): ("augmentation.ratio", "augmentation.photometric.blur_sigma"),
+    _range(1): ("augmentation.global_scale", "augmentation.local_scale"),
+    _GRID: ("profile.grid",),
+    _BETAS: ("optim.optimizer.betas",),
+    _one_of("median", "fixed"): ("kernel.bandwidth_rule",),
+    _one_of("teacher", "student"): ("export",),
+    _one_of("val", "test"): ("split",),
+    _one_of("none", "zscore", "whiten"): ("features",),
+}
+"""Which keys keep which rule; keys that a configuration does not have are passed over."""
+
+RULED = frozenset(key for concerned in RULES.values() for key in concerned)
+"""The keys that keep a rule."""
+
+
+class Relation(NamedTuple):
+    """A rule across keys; it is passed over while one of them has a problem of its own.
+
+    Attributes:
+        keys: The keys that it relates.
+        problem: Returns what is wrong, or None.
+    """
+
+    keys: tuple[str, ...]
+    problem: Callable[[DictConfig], str | None]
+
+
+def _at_most(small: str, large: str) -> Relation:
+    def problem(cfg: DictConfig) -> str | None:
+        low, high = _get(cfg, small), _get(cfg, large)
+        return None if low <= high else f"{small}: expected at most {large} = {high}, got {low}"
+
+    return Relation((small, large), problem)
+
+
+def _locals_are_smaller(cfg: DictConfig) -> str | None:
+    low, high = cfg.augmentation.local_scale[1], cfg.augmentation.global_scale[1]
+    return (
+        None
+        if low <= high
+        else f"augmentation.local_scale: expected no local above the largest global, {high}, got {low}"
+    )
+
+
+def _globals_are_rendered(cfg: DictConfig) -> str | None:
+    if cfg.augmentation.student_globals or not (cfg.augmentation.global_pairs or cfg.objective.reads_tags):
+        return None
+    needs = "an image-level objective" if cfg.objective.reads_tags else "augmentation.global_pairs=true"
+    return f"augmentation.student_globals: expected true with {needs}, got False"
+
+
+def _views_are_compared(cfg: DictConfig) -> str | None:
+    views = cfg.augmentation
+    if not cfg.objective.projects or views.locals or (views.global_pairs and views.globals > 1):
+        return None
+    return (
+        "augmentation: expected views to compare; set augmentation.locals to at least 1, or "
+        "augmentation.globals to at least 2 with augmentation.global_pairs=true"
+    )
+
+
+def _points_suffice(cfg: DictConfig) -> str | None:
+    points, least = cfg.objective.grid**2, cfg.objective.loss.min_points
+    return (
+        None
+        if least <= points
+        else f"objective.loss.min_points: expected at most objective.grid ** 2 = {points}, got {least}"
+    )
+
+
+def _batch_is_shared_out(cfg: DictConfig) -> str | None:
+    devices = 1 if cfg.trainer.devices == "auto" else cfg.trainer.devices
+    if cfg.backbone.batch_size % (devices * cfg.trainer.accumulate) == 0:
+        return None
+    return (
+        "backbone.batch_size: expected a multiple of trainer.devices x trainer.accumulate = "
+        f"{devices} x {cfg.trainer.accumulate}, got {cfg.backbone.batch_size}"
+    )
+
+
+def _others_to_permute(cfg: DictConfig) -> str | None:
+    if not cfg.teacher.permute or cfg.backbone.batch_size > 1:
+        return None
+    return "backbone.batch_size: expected at least 2 with teacher.permute=true, got 1"
+
+
+RELATIONS = (
+    _at_most("backbone.local_grid", "backbone.global_grid"),
+    _at_most("profile.k", "profile.memory"),
+    Relation(("augmentation.local_scale", "augmentation.global_scale"), _locals_are_smaller),
+    Relation(("augmentation.student_globals", "objective.reads_tags"), _globals_are_rendered),
+    Relation(("augmentation.locals", "augmentation.globals", "objective.projects"), _views_are_compared),
+    Relation(("objective.grid", "objective.loss.min_points"), _points_suffice),
+    Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),
+    Relation(("backbone.batch_size", "teacher.permute"), _others_to_permute),
+)
+"""Rules across keys."""
+
+
+def validate(cfg: DictConfig) -> list[str]:
+    """Return every problem with the values of a composed configuration, one sentence each."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    problems = {
+        # A key that refers to a missing one is not missing itself.
+        key: f"{key}: expected a value, got none; add {key}=..."
+        for key, value in _items(plain)
+        if value == "???"
+    }
+    problems |= _single(cfg)
+    across = [
+        rule.problem(cfg)
+        for rule in RELATIONS
+        if not problems.keys() & set(rule.keys) and all(_get(cfg, key) is not _ABSENT for key in rule.keys)
+    ]
+    return [*problems.values(), *filter(None, across)]
+
+
+def keys(node: Any) -> Iterator[str]:
+    """Yield the dotted keys of nested dictionaries, those of the dictionaries included."""
+    return (key for key, _ in _items(node))
+
+
+def _items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        yield f"{prefix}{name}", value
+        if isinstance(value, dict):
+            yield from _items(value, f"{prefix}{name}.")
+
+
+def shown(value: object) -> str:
+    """Return a value as it is written on the command line."""
+    return "null" if value is None else repr(value)
+
+
+def _get(cfg: DictConfig, key: str) -> Any:
+    return OmegaConf.select(cfg, key, default=_ABSENT)
+
+
+def _single(cfg: DictConfig) -> dict[str, str]:
+    return {
+        key: f"{key}: expected {rule.expected}, got {shown(value)}"
+        for rule, concerned in RULES.items()
+        for key in concerned
+        if (value := _get(cfg, key)) is not _ABSENT and not _refers(cfg, key) and not rule.holds(value)
+    }
+
+
+def _refers(cfg: DictConfig, key: str) -> bool:
+    """Return whether the value is another key's, whose own rule speaks."""
+    parent, _, name = key.rpartition(".")
+    return OmegaConf.is_interpolation(OmegaConf.select(cfg, parent) if parent else cfg, name)
+
+
+def listed(problems: Iterable[str]) -> str:
+    """Return problems as text for the terminal: one as it is, several as a list."""
+    unique = [*dict.fromkeys(problems)]
+    if len(unique) == 1:
+        return unique[0]
+    return "\n".join([f"{len(unique)} problems with the configuration:", *(f"  - {one}" for one in unique)])

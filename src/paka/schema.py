@@ -1,0 +1,216 @@
+"""What a configuration may hold: the types of its keys, and the rules that its values keep.
+
+The values are in `conf/`. Nodes typed `Any` differ from option to option; their types are those of their
+values in `conf/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Backbone:
+    """Which encoder, and the sizes and rates that suit it."""
+
+    name: str = MISSING
+    weights: str | None = MISSING
+    pretrained: bool = MISSING
+    global_grid: int = MISSING
+    local_grid: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    head_lr: float = MISSING
+    encoder: Any = MISSING
+
+
+@dataclass
+class Photometric:
+    """Arguments of `paka.views.Photometric`."""
+
+    _target_: str = MISSING
+    brightness: float = MISSING
+    contrast: float = MISSING
+    saturation: float = MISSING
+    hue: float = MISSING
+    jitter_probability: float = MISSING
+    gray_probability: float = MISSING
+    blur_probability: float = MISSING
+    blur_sigma: list[float] = MISSING
+
+
+@dataclass
+class Augmentation:
+    """Arguments of `paka.views.MultiCrop` but for the sizes, which follow from the backbone."""
+
+    _target_: str = MISSING
+    globals: int = MISSING
+    locals: int = MISSING
+    global_scale: list[float] = MISSING
+    local_scale: list[float] = MISSING
+    ratio: list[float] = MISSING
+    flip: float = MISSING
+    containment: float = MISSING
+    global_pairs: bool = MISSING
+    student_globals: bool = MISSING
+    photometric: Photometric | None = MISSING
+
+
+@dataclass
+class Head:
+    """Arguments of `paka.head.ProjectionHead`."""
+
+    _target_: str = MISSING
+    hidden: int = MISSING
+    out: int = MISSING
+
+
+@dataclass
+class Objective:
+    """What is minimised, and what it needs of the step."""
+
+    projects: bool = MISSING
+    reads_tags: bool = MISSING
+    grid: int = MISSING
+    loss: Any = MISSING
+
+
+@dataclass
+class Schedule:
+    """Arguments of `paka.optim.CosineSchedule`."""
+
+    _target_: str = MISSING
+    start: float = MISSING
+    end: float = MISSING
+    warmup_steps: int = MISSING
+
+
+@dataclass
+class Optim:
+    """The optimizer, its rates and their schedules."""
+
+    lr: float = MISSING
+    head_lr: float = MISSING
+    optimizer: Any = MISSING
+    lr_schedule: Schedule = MISSING
+    weight_decay: Schedule = MISSING
+
+
+@dataclass
+class Teacher:
+    """How the teacher follows the student."""
+
+    momentum: Schedule = MISSING
+    permute: bool = MISSING
+
+
+@dataclass
+class Eval:
+    """Which protocols run, and how often while training."""
+
+    every: int | None = MISSING
+    subset: int = MISSING
+    protocols: dict[str, Any] = MISSING
+
+
+@dataclass
+class Profile:
+    """Arguments of `paka.protocols.Profile`."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+    grid: list[int] = MISSING
+    train_images: int | None = MISSING
+    val_images: int | None = MISSING
+    test_images: int | None = MISSING
+    memory: int = MISSING
+    k: int = MISSING
+    temperature: float = MISSING
+    clusters: int = MISSING
+    pca: int = MISSING
+    kmeans_iterations: int = MISSING
+    kmeans_restarts: int = MISSING
+    linear_lr: float = MISSING
+    linear_momentum: float = MISSING
+    linear_weight_decay: float = MISSING
+    linear_epochs: int = MISSING
+    linear_batch: int = MISSING
+    linear_resolution: int = MISSING
+    bootstrap: int = MISSING
+
+
+@dataclass
+class Trainer:
+    """Length, hardware and bookkeeping of the run."""
+
+    max_steps: int = MISSING
+    accelerator: str = MISSING
+    devices: Any = MISSING
+    strategy: str = MISSING
+    precision: str = MISSING
+    accumulate: int = MISSING
+    gradient_clip: float | None = MISSING
+    workers: Any = MISSING
+    log_every: int = MISSING
+    checkpoint_every: int = MISSING
+    deterministic: bool = MISSING
+
+
+@dataclass
+class Logger:
+    """Loggers beside the CSV."""
+
+    wandb: Any = MISSING
+
+
+@dataclass
+class Train:
+    """The keys of `conf/train.yaml`."""
+
+    seed: int = MISSING
+    resume: str | None = MISSING
+    split: str = MISSING
+    export: str = MISSING
+    method: str = MISSING
+    run_name: str = MISSING
+    output_dir: str = MISSING
+    backbone: Backbone = MISSING
+    data: Any = MISSING
+    benchmark: Any = MISSING
+    augmentation: Augmentation = MISSING
+    kernel: Any = MISSING
+    head: Head = MISSING
+    objective: Objective = MISSING
+    optim: Optim = MISSING
+    teacher: Teacher = MISSING
+    eval: Eval = MISSING
+    profile: Profile = MISSING
+    trainer: Trainer = MISSING
+    logger: Logger = MISSING
+
+
+@dataclass
+class Evaluate:
+    """The keys of `conf/evaluate.yaml`."""
+
+    seed: int = MISSING
+    split: str = MISSING
+    candidate: str | None = MISSING
+    features: str = MISSING
+    run_name: str = MISSING
+    output_dir: str = MISSING
+    backbone: Backbone = MISSING
+    benchmark: Any = MISSING
+    eval: Eval = MISSING
+    profile: Profile = MISSING
+
+
+def register() -> None:
+    """Make the schemas known to Hydra."""
+    store = ConfigStore.instance()
+    store.store("train_schema", Train)
+    store.store("evaluate_schema", Evaluate)

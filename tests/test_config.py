@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, get_method
+from omegaconf import DictConfig, OmegaConf
+
+from paka.config import CONF_DIR, build, explain, validate, wandb_offline
+from paka.rules import RULED, RULES, listed
+
+GROUPS = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir() and path.name != "hydra")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
+ROOTED = {"folder", "camvid", "coco", "imagenet"}
+
+
+def composed(*overrides: str, name: str = "train") -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        return compose(name, overrides=list(overrides))
+
+
+def choosing(group: str, option: str) -> list[str]:
+    """Overrides that choose an option and give it what it asks for."""
+    image_level = ["augmentation=image_level", "objective=image_tags"]
+    if option in ("image_level", "image_tags"):
+        return image_level
+    roots = [f"{group}.root=x"] if group in ("data", "benchmark") and option in ROOTED else []
+    if group == "experiment" and option in ("camvid", "paper"):
+        roots = ["data.root=x"]
+    return [f"{group}={option}", *roots]
+
+
+def targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from (value for key, value in node.items() if key == "_target_")
+        for value in node.values():
+            yield from targets(value)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_is_valid(group: str, option: str):
+    cfg = composed(*choosing(group, option))
+    assert isinstance(cfg, DictConfig)
+    assert validate(cfg) == []
+
+
+def test_groups_are_the_documented_ones():
+    documented = "augmentation backbone benchmark data eval experiment kernel logger objective optim profile sweep teacher trainer"
+    assert documented.split() == GROUPS
+
+
+@pytest.mark.parametrize("group", ["backbone", "eval", "profile"])
+def test_evaluation_shares_the_options_of_training(group: str):
+    for option in (option for name, option in OPTIONS if name == group):
+        assert validate(composed(f"{group}={option}", name="evaluate")) == []
+
+
+def test_every_target_exists():
+    found: set[str] = set()
+    for path in CONF_DIR.rglob("*.yaml"):
+        found |= set(targets(OmegaConf.to_container(OmegaConf.load(path), resolve=False)))
+    assert "paka.kernels.rbf" in found
+    for target in sorted(found):
+        assert callable(get_class(target) if target.rpartition(".")[2][0].isupper() else get_method(target))
+
+
+def test_every_rule_is_about_an_existing_key():
+    cfgs = [composed(), composed("kernel=rbf"), composed(name="evaluate")]
+    for key in RULED:
+        assert any(OmegaConf.select(cfg, key, default="absent") != "absent" for cfg in cfgs), key
+
+
+def test_recipe_values_say_where_they_come_from():
+    for name in ("augmentation/paka", "optim/adamw", "teacher/ema", "backbone/vitb"):
+        text = (CONF_DIR / f"{name}.yaml").read_text()
+        assert "# assumed" in text or "# paper" in text, name
+
+
+def test_paper_setting():
+    cfg = composed("backbone=vitb", "kernel=rbf")
+    backbone = cfg.backbone
+    assert (backbone.global_grid * 14, backbone.local_grid * 14) == (518, 98)
+    assert cfg.augmentation.containment == 0.9
+    assert (cfg.head.hidden, cfg.head.out) == (2048, 256)
+    assert cfg.objective.loss.kernel._target_ == "paka.kernels.rbf"
+
+
+def test_benchmark_follows_data_unless_chosen():
+    assert composed("data=camvid", "data.root=x").benchmark.source.root == "x"
+    assert composed("data=coco", "data.root=x", "benchmark=scenes").benchmark.name == "scenes"
+    chosen = composed("data=coco", "data.root=x", "benchmark=camvid", "benchmark.root=y")
+    assert (chosen.data.source.root, chosen.benchmark.source.root) == ("x", "y")
+    assert composed("benchmark=none").benchmark is None
+
+
+def test_rates_follow_the_backbone():
+    assert composed("backbone.lr=0.5").optim.lr == 0.5
+
+
+def test_sound_configuration_has_no_problems():
+    assert validate(composed()) == []
+
+
+def test_problems_are_found_all_at_once():
+    problems = validate(
+        composed(
+            "kernel=rbf",
+            "kernel.bandwidth=0",
+            "augmentation.containment=0",
+            "augmentation.global_scale=[0.5,0.2]",
+            "backbone.global_grid=16",
+            "backbone.local_grid=17",
+            "trainer.max_steps=0",
+            "teacher.momentum.end=1.1",
+        )
+    )
+    keys = {problem.partition(":")[0] for problem in problems}
+    assert keys == {
+        "kernel.bandwidth",
+        "augmentation.containment",
+        "augmentation.global_scale",
+        "backbone.local_grid",
+        "trainer.max_steps",
+        "teacher.momentum.end",
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        (
+            "augmentation.containment=1.01",
+            "augmentation.containment: expected a number above 0, up to 1, got 1.01",
+        ),
+        ("augmentation.local_scale=[0.1,0.2,0.3]", r"augmentation.local_scale: expected \[low, high\]"),
+        ("augmentation.photometric.hue=0.6", "augmentation.photometric.hue: expected a number from 0 to 0.5"),
+        ("augmentation.student_globals=false", "augmentation.student_globals: expected true"),
+        ("augmentation.globals=0", "augmentation.globals: expected an integer of at least 1, got 0"),
+        ("backbone.lr=0", "backbone.lr: expected a number above 0, got 0"),
+        ("backbone.encoder.drop_path=1", "backbone.encoder.drop_path: expected a number from 0 to below 1"),
+        ("optim.optimizer.betas=[0.9,1]", "optim.optimizer.betas: expected two numbers from 0 to below 1"),
+        ("profile.grid=[16]", r"profile.grid: expected \[rows, columns\]"),
+        ("profile.k=200000000", "profile.k: expected at most profile.memory = [0-9]+, got 200000000"),
+        ("trainer.accumulate=1009", "backbone.batch_size: expected a multiple of .* = 1 x 1009"),
+        ("trainer.devices=1009", "backbone.batch_size: expected a multiple of .* = 1009 x 1"),
+        ("trainer.workers=all", "trainer.workers: expected auto or an integer of at least 0, got 'all'"),
+        (
+            "objective.loss.min_points=10000",
+            r"objective.loss.min_points: expected at most objective.grid \*\* 2 = [0-9]+, got 10000",
+        ),
+        ("export=both", "export: expected one of teacher, student, got 'both'"),
+        ("eval.every=0", "eval.every: expected null or an integer of at least 1, got 0"),
+        ("augmentation=image_level", "augmentation: expected views to compare"),
+        ("data=folder", "data.root: expected a value, got none"),
+    ],
+)
+def test_one_problem(override: str, problem: str):
+    (found,) = validate(composed(override))
+    assert re.match(problem, found), found
+
+
+def test_relation_is_passed_over_when_one_of_its_keys_is_wrong():
+    (problem,) = validate(composed("backbone.global_grid=0"))
+    assert problem.startswith("backbone.global_grid: expected an integer of at least 1")
+
+
+def test_listed():
+    assert listed(["a", "a"]) == "a"
+    assert listed(["a", "b"]) == "2 problems with the configuration:\n  - a\n  - b"
+
+
+def test_rules_agree_with_the_values_they_describe():
+    for rule in RULES:
+        assert not rule.holds("nonsense"), rule.expected
+        assert rule.holds(None) == rule.expected.startswith("null"), rule.expected
+
+
+def test_build_gives_plain_containers():
+    cfg = composed("optim.optimizer.betas=[0.8,0.9]")
+    betas = build(cfg.optim.optimizer).keywords["betas"]
+    assert type(betas) is list
+    assert betas == [0.8, 0.9]
+
+
+def test_build_takes_further_arguments_and_follows_references():
+    cfg = composed(
+        "augmentation.locals=3", "augmentation.photometric.hue=0.25", "kernel=rbf", "kernel.bandwidth=2"
+    )
+    views = build(cfg.augmentation, global_size=128, local_size=56)
+    assert (views.global_size, views.locals, views.photometric.hue) == (128, 3, 0.25)
+    assert build(cfg.objective.loss).kernel.keywords["bandwidth"] == 2
+
+
+def test_build_lets_the_objects_own_error_through():
+    with pytest.raises(ValueError, match="min_points of at least 2, got 1"):
+        build(composed("objective.loss.min_points=1").objective.loss)
+
+
+def test_explain_tells_input_errors_from_bugs():
+    with pytest.raises(ValueError, match="min_points") as ours:
+        build(composed("objective.loss.min_points=1").objective.loss)
+    assert explain(ours.value) == str(ours.value)
+    with pytest.raises(ValueError, match="broadcast") as numpys:
+        torch.zeros(2).numpy() + torch.zeros(3).numpy()
+    assert explain(numpys.value) is None
+    assert explain(KeyError("key")) is None
+
+
+def test_explain_reads_errors_of_loader_processes():
+    package = Path(sys.modules["paka"].__file__ or "").parent
+    text = (
+        "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "torch/fetch.py", line 1, in fetch\n    x\n'
+        f'  File "{package}/sources/decode.py", line 2, in read\n    raise ValueError(message)\n'
+        "ValueError: image a.jpg: cannot be read\n"
+    )
+    assert explain(ValueError(text)) == "image a.jpg: cannot be read"
+    assert explain(ValueError(text.replace(f"{package}/", "/elsewhere/"))) is None
+
+
+def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example")
+    assert wandb_offline()
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine wandb.example login user password secret\n")
+    netrc.chmod(0o600)
+    assert not wandb_offline()
+    netrc.unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    assert not wandb_offline()
