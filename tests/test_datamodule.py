@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from paka.datamodule import PostTrainingData, StepSampler
 from tests.doubles import NoiseImages, multi_crop
+from paka.datamodule import PostTrainingData, StepSampler
 
 
 def flatten(sampler: StepSampler) -> list[tuple[int, int]]:

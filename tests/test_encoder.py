@@ -9,9 +9,9 @@ import safetensors.torch
 import timm
 import torch
 
+from tests.doubles import tiny_encoder
 from paka import weights
 from paka.encoder import create_encoder
-from tests.doubles import tiny_encoder
 
 ARCH = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 32}
 
@@ -79,7 +79,7 @@ def test_unknown_models_and_other_architectures_are_refused() -> None:
     with pytest.raises(ValueError, match="expected a timm model name, got 'vit_bse_patch16'"):
         create_encoder("vit_bse_patch16", pretrained=False)
     with pytest.raises(
-        ValueError, match="expected one of timm's plain vision transformers .* got 'resnet18'"
+        ValueError, match=r"expected one of timm's plain vision transformers .* got 'resnet18'"
     ):
         create_encoder("resnet18", pretrained=False)
 

@@ -9,32 +9,36 @@ import pytest
 import torch
 from torch import nn
 
+from tests.doubles import NoiseImages, multi_crop, tiny_encoder
 from paka import kernels
 from paka.datamodule import PostTrainingData
 from paka.head import Branch, ProjectionHead
 from paka.module import PostTraining
 from paka.objectives.image_tags import ImageTags
 from paka.objectives.paka import PaKA
-from paka.optim import CosineSchedule
+from paka.optim import CosineSchedule, Recipe
 from paka.views import Views
-from tests.doubles import NoiseImages, multi_crop, tiny_encoder
 
 
-def module(objective: nn.Module | None = None, **changes: object) -> PostTraining:
+def module(
+    objective: nn.Module | None = None,
+    *,
+    momentum: CosineSchedule | None = None,
+    permute_teacher: bool = False,
+) -> PostTraining:
     torch.manual_seed(0)
     student = Branch(tiny_encoder(), ProjectionHead(16, hidden=12, out=8))
-    options: dict[str, object] = {
-        "max_steps": 4,
-        "lr": 1e-2,
-        "head_lr": 1e-2,
-        "lr_schedule": CosineSchedule(1.0, 0.0),
-        "weight_decay": CosineSchedule(0.04, 0.4),
-        "momentum": CosineSchedule(0.9, 1.0),
-        "grid": 2,
-    }
+    recipe = Recipe(
+        max_steps=4,
+        lr=1e-2,
+        head_lr=1e-2,
+        lr_schedule=CosineSchedule(1.0, 0.0),
+        weight_decay=CosineSchedule(0.04, 0.4),
+        momentum=momentum or CosineSchedule(0.9, 1.0),
+    )
     chosen = objective or PaKA(kernels.linear)
     adamw = functools.partial(torch.optim.AdamW, betas=(0.9, 0.99))
-    return PostTraining(student, chosen, adamw, **{**options, **changes})  # type: ignore[arg-type]
+    return PostTraining(student, chosen, adamw, recipe, grid=2, permute_teacher=permute_teacher)
 
 
 def data(**changes: object) -> PostTrainingData:

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from paka.optim import CosineSchedule, parameter_groups
 from tests.doubles import tiny_encoder
+from paka.optim import CosineSchedule, parameter_groups
 
 
 def test_cosine_schedule_by_hand() -> None:

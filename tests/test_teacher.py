@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from tests.doubles import tiny_encoder
 from paka.head import Branch, ProjectionHead
 from paka.teacher import EMATeacher
-from tests.doubles import tiny_encoder
 
 
 def branch() -> Branch:

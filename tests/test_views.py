@@ -96,7 +96,7 @@ def test_views_are_a_function_of_the_generator() -> None:
 def test_the_teacher_sees_no_photometric_augmentation() -> None:
     sample = CROP(photograph(), np.random.default_rng(5))
     box, flip = tuple(sample.boxes[0].astype(int)), bool(sample.flips[0])
-    expected = render(photograph(), box, flip, (128, 128)).transpose(2, 0, 1)
+    expected = render(photograph(), box, (128, 128), flip=flip).transpose(2, 0, 1)
     np.testing.assert_array_equal(sample.teacher[0], expected)
     assert not np.array_equal(sample.teacher[0], sample.globals[0])
 
@@ -133,8 +133,8 @@ def test_a_rendered_coordinate_image_comes_out_the_same_on_both_sides() -> None:
         outer, inner = crop.draw_boxes(rng, (height, width))
         for local, parent in [(inner[0], outer[0]), (inner[1], outer[1]), (outer[0], outer[1])]:
             flips = rng.random(2) < 0.5
-            student = token_map(render(coordinates, local, bool(flips[0]), (56, 56)), patch)
-            teacher = token_map(render(coordinates, parent, bool(flips[1]), (128, 128)), patch)
+            student = token_map(render(coordinates, local, (56, 56), flip=bool(flips[0])), patch)
+            teacher = token_map(render(coordinates, parent, (128, 128), flip=bool(flips[1])), patch)
             aligned = align(
                 student,
                 teacher,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from paka.benchmark import Benchmark
-from paka.callbacks import DenseEvaluation, StepProgress
 from paka.config import build
 from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
 from paka.head import Branch
 from paka.module import PostTraining
-from paka.protocols import Profile
+from paka.optim import Recipe
 from paka.sources import Source
 from paka.sources.folder import verify_masks
 
@@ -37,18 +35,21 @@ def build_module(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTrain
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     head: nn.Module = build(cfg.head, dim=encoder.dim) if cfg.objective.projects else nn.Identity()
     objective = build(cfg.objective.loss, **_objective_arguments(cfg, encoder, source))
-    schedules = {name: build(cfg.optim[name]) for name in ("lr_schedule", "weight_decay")}
+    recipe = Recipe(
+        max_steps=cfg.trainer.max_steps,
+        lr=cfg.optim.lr,
+        head_lr=cfg.optim.head_lr,
+        lr_schedule=build(cfg.optim.lr_schedule),
+        weight_decay=build(cfg.optim.weight_decay),
+        momentum=build(cfg.teacher.momentum),
+    )
     return PostTraining(
         Branch(encoder, head),
         objective,
         build(cfg.optim.optimizer),
-        max_steps=cfg.trainer.max_steps,
-        lr=cfg.optim.lr,
-        head_lr=cfg.optim.head_lr,
-        momentum=build(cfg.teacher.momentum),
+        recipe,
         grid=cfg.objective.grid,
         permute_teacher=cfg.teacher.permute,
-        **schedules,
     )
 
 
@@ -78,7 +79,7 @@ def loader_workers(workers: int | str) -> int:
     """Return the number of loader processes; `auto` leaves one core to the trainer, up to 8."""
     if workers != "auto":
         return int(workers)
-    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) or len(os.sched_getaffinity(0))
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or len(os.sched_getaffinity(0))
     return max(1, min(cores - 1, 8))
 
 
@@ -127,7 +128,7 @@ def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: list[Callback]) 
         max_steps=cfg.trainer.max_steps,
         accumulate_grad_batches=cfg.trainer.accumulate,
         gradient_clip_val=cfg.trainer.gradient_clip,
-        log_every_n_steps=cfg.trainer.log_every,
+        log_every_n_steps=min(cfg.trainer.log_every, cfg.trainer.max_steps),
         deterministic=cfg.trainer.deterministic,
         logger=loggers,
         callbacks=[*callbacks, checkpoint],

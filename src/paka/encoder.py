@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         tokens = self.model.forward_features(pixels)
         prefix = int(self.model.num_prefix_tokens)
         grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
-        return Tokens(tokens[:, prefix:].unflatten(1, grid), tokens[:, :prefix])
+        return Tokens(torch.unflatten(tokens[:, prefix:], 1, grid), tokens[:, :prefix])
 
 
 def create_encoder(
@@ -92,18 +92,23 @@ def create_encoder(
         "drop_path_rate": drop_path,
         **(arch or {}),
     }
+    family = model.partition(".")[0]
     if not timm.is_model(model):
-        close = ", ".join(timm.list_models(f"*{model.split('.')[0]}*")[:3]) or "see timm.list_models()"
+        close = ", ".join(timm.list_models(f"*{family}*")[:3]) or "see timm.list_models()"
         message = f"expected a timm model name, got {model!r}; close: {close}"
         raise ValueError(message)
-    if not is_model_in_modules(model.split(".")[0], ["vision_transformer"]):
+    if not is_model_in_modules(family, ["vision_transformer"]):
         message = f"expected one of timm's plain vision transformers (class VisionTransformer), got {model!r}"
         raise ValueError(message)
     published = pretrained and weights_file is None and packaged is None
-    network = weights.from_hub(model, options) if published else timm.create_model(model, **options)
+    network = (
+        weights.from_hub(model, options)
+        if published
+        else cast(VisionTransformer, timm.create_model(model, **options))
+    )
     if weights_file is not None:
         weights.load_file(network, weights_file)
     elif packaged is not None and pretrained:
         weights.load_packaged(network, packaged)
-    config = network.pretrained_cfg
+    config = cast(dict[str, Any], network.pretrained_cfg)
     return Encoder(network, mean=tuple(config["mean"]), std=tuple(config["std"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from paka import report, visualize, weights
 from paka.benchmark import Benchmark
@@ -53,7 +53,6 @@ def write_evidence(
         visualize.scores_figure(output_dir / "figures" / "scores.png", changes(scores))
         figures["figures/scores.png"] = "Scores before and after, with the 95 % interval of the difference."
         figures |= draw_comparison(output_dir, benchmark, (encoder, trained), (before, after))
-    following = next_command()
     report.write_report(
         output_dir,
         title=cfg.run_name,
@@ -61,12 +60,11 @@ def write_evidence(
         scores=scores,
         figures=figures,
         loading=loading_lines(cfg, output_dir / "encoder.safetensors"),
-        commands={"Made by": command_line(), "To try next": following},
+        command=command_line(),
     )
     names = ("encoder.safetensors", "report.md", "results.csv", "metrics.csv", "figures")
-    report.closing(
-        scores, {name: output_dir / name for name in names if (output_dir / name).exists()}, following
-    )
+    paths = {name: output_dir / name for name in names if (output_dir / name).exists()}
+    report.closing(scores, paths, next_command())
 
 
 def next_command() -> str:
@@ -78,11 +76,7 @@ def next_command() -> str:
 def loading_lines(cfg: DictConfig, path: Path) -> str:
     """Return the three lines that load the exported encoder back into timm."""
     node = cfg.backbone.encoder
-    options = {
-        "num_classes": 0,
-        "dynamic_img_size": True,
-        **(OmegaConf.to_container(node.arch) if node.arch else {}),
-    }
+    options = {"num_classes": 0, "dynamic_img_size": True, **(node.arch or {})}
     arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
     return (
         "import timm; from safetensors.torch import load_file\n"
@@ -99,17 +93,19 @@ def draw_curves(output_dir: Path) -> dict[str, str]:
     logged = [row for row in rows if row.get("loss")]
     series = {name: [float(row[name]) for row in logged] for name in names}
     validation = {
-        name.removeprefix("val/"): tuple(
-            zip(*[(int(row["step"]), float(row[name])) for row in rows if row[name]], strict=True)
-        )
-        for name in rows[0]
-        if name.startswith("val/")
+        name.removeprefix("val/"): _column(rows, name) for name in rows[0] if name.startswith("val/")
     }
     steps = [int(row["step"]) for row in logged]
     visualize.curves_figure(
         output_dir / "figures" / "curves.png", steps, series, validation=validation or None
     )
     return {"figures/curves.png": "Training curves over the optimizer steps."}
+
+
+def _column(rows: list[dict[str, str]], name: str) -> tuple[list[int], list[float]]:
+    """Return the steps at which `name` was logged, and its values."""
+    logged = [row for row in rows if row[name]]
+    return [int(row["step"]) for row in logged], [float(row[name]) for row in logged]
 
 
 def draw_comparison(

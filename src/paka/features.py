@@ -67,7 +67,7 @@ def read_images(source: Source, indices: Sequence[int], size: tuple[int, int]) -
     resized = []
     for index in indices:
         image = source.image(index)
-        resized.append(render(image, (0, 0, image.shape[1], image.shape[0]), False, size))  # noqa: FBT003
+        resized.append(render(image, (0, 0, image.shape[1], image.shape[0]), size))
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
 
 

@@ -14,7 +14,7 @@ from paka.correspondence import align
 from paka.encoder import Encoder, Tokens
 from paka.head import Branch
 from paka.objectives import Correspondences
-from paka.optim import CosineSchedule, parameter_groups
+from paka.optim import Recipe, parameter_groups
 from paka.teacher import EMATeacher
 from paka.views import Views
 
@@ -45,12 +45,7 @@ class PostTraining(L.LightningModule):
         student: The branch that learns.
         objective: A module that maps `Correspondences` to a loss and scalars to log.
         optimizer: Makes the optimizer from parameter groups.
-        max_steps: Optimizer steps in the whole run.
-        lr: Peak learning rate of the encoder.
-        head_lr: Peak learning rate of the head and of the objective's own parameters.
-        lr_schedule: Factor on the peak rates.
-        weight_decay: Weight decay of matrices.
-        momentum: Momentum of the teacher.
+        recipe: Rates, weight decay and momentum by step.
         grid: Points per side of the common grid two views are resampled to.
         permute_teacher: Pair every student with the teacher's view of another image of the batch, with the
             geometry kept: the control that takes the correspondence away.
@@ -61,13 +56,8 @@ class PostTraining(L.LightningModule):
         student: Branch,
         objective: nn.Module,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        recipe: Recipe,
         *,
-        max_steps: int,
-        lr: float,
-        head_lr: float,
-        lr_schedule: CosineSchedule,
-        weight_decay: CosineSchedule,
-        momentum: CosineSchedule,
         grid: int = 7,
         permute_teacher: bool = False,
     ) -> None:
@@ -76,16 +66,15 @@ class PostTraining(L.LightningModule):
         self.teacher = EMATeacher(student)
         self.objective = objective
         self.optimizer = optimizer
-        self.max_steps, self.lr, self.head_lr = max_steps, lr, head_lr
-        self.lr_schedule, self.weight_decay, self.momentum = lr_schedule, weight_decay, momentum
+        self.recipe = recipe
         self.grid, self.permute_teacher = grid, permute_teacher
 
     def configure_optimizers(self) -> Optimizer:
         """Build the optimizer over encoder, head and the objective's own parameters."""
         modules = {
-            "encoder": (cast(nn.Module, self.student.encoder), self.lr),
-            "head": (self.student.head, self.head_lr),
-            "objective": (self.objective, self.head_lr),
+            "encoder": (cast(nn.Module, self.student.encoder), self.recipe.lr),
+            "head": (self.student.head, self.recipe.head_lr),
+            "objective": (self.objective, self.recipe.head_lr),
         }
         return self.optimizer(parameter_groups(modules))
 
@@ -93,8 +82,10 @@ class PostTraining(L.LightningModule):
         """Return the objective's loss of one batch of views."""
         del batch_idx
         loss, logs = self.objective(self.correspond(batch))
-        self.log("loss", loss, prog_bar=True, sync_dist=True)
-        self.log_dict(logs, prog_bar=True, sync_dist=True)
+        self.log("loss", loss, sync_dist=True)
+        self.log_dict(logs, sync_dist=True)
+        pairs = len(batch.global_pairs) + len(batch.local_pairs)
+        self.log_dict({**self.recipe.at(self.global_step), "pairs_per_image": pairs / len(batch.teacher)})
         return cast(Tensor, loss)
 
     def correspond(self, batch: Views) -> Correspondences:
@@ -155,22 +146,12 @@ class PostTraining(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Set this step's rates, let the optimizer step, then move the teacher."""
-        step = self.global_step
-        self._apply_schedules(step)
-        super().optimizer_step(*args, **kwargs)
-        self.teacher.update(self.student, self.momentum(step, self.max_steps))
-
-    def _apply_schedules(self, step: int) -> None:
-        factor = self.lr_schedule(step, self.max_steps)
-        decay = self.weight_decay(step, self.max_steps)
+        now = self.recipe.at(self.global_step)
         for group in cast(Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups:
-            group["lr"] = group["peak_lr"] * factor
-            group["weight_decay"] = decay if group["decays"] else 0.0
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        """Log the schedules' values of this step."""
-        del args
-        self.log("lr", self.lr * self.lr_schedule(self.global_step - 1, self.max_steps), prog_bar=True)
+            group["lr"] = group["peak_lr"] * now["lr_factor"]
+            group["weight_decay"] = now["weight_decay"] if group["decays"] else 0.0
+        super().optimizer_step(*args, **kwargs)
+        self.teacher.update(self.student, now["teacher_momentum"])
 
 
 def _encode(encoder: Encoder, views: Tensor) -> Tokens | None:

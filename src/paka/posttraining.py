@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,6 +41,7 @@ def post_train(cfg: DictConfig) -> float | None:
     Raises:
         SystemExit: With 130 after Ctrl-C; the checkpoint to go on from has been written.
     """
+    _quieten()
     output_dir = Path(cfg.output_dir)
     if cfg.resume is not None and not Path(cfg.resume).is_file():
         message = f"expected a checkpoint at resume={cfg.resume}, found no such file"
@@ -52,7 +55,7 @@ def post_train(cfg: DictConfig) -> float | None:
     trainer = assembly.build_trainer(cfg, output_dir, [interrupt, *_callbacks(cfg)])
     facts = _facts(cfg, encoder, source, benchmark, _seconds_per_step(module, data, trainer))
     _announce(cfg, facts)
-    before = _segment(benchmark, encoder)
+    before = _segment(benchmark, encoder, first=trainer.is_global_zero)
     trainer.fit(module, data, ckpt_path=cfg.resume)
     if interrupt.requested:
         _stop(cfg, trainer, output_dir)
@@ -61,6 +64,18 @@ def post_train(cfg: DictConfig) -> float | None:
         write_evidence(cfg, facts, encoder, trained, benchmark, before)
     score = trainer.callback_metrics.get("val/in_context")
     return None if score is None else float(score)
+
+
+def _quieten() -> None:
+    """Leave the terminal to the banner, the bar and the table."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for expected in (
+        "Found .* module.s. in eval mode",  # the teacher, by design
+        "Experiment logs directory .* exists",  # the run's own folder; it holds no earlier metrics
+        ".*does not have many workers",  # the number of loader processes is the user's choice
+        ".*LeafSpec",  # Lightning's own use of torch
+    ):
+        warnings.filterwarnings("ignore", expected)
 
 
 def _callbacks(cfg: DictConfig) -> list[L.Callback]:
@@ -89,11 +104,12 @@ def _facts(
     millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
     sides = [grid * encoder.patch_size for grid in (cfg.backbone.global_grid, cfg.backbone.local_grid)]
     choices = HydraConfig.get().runtime.choices
-    scored = "nothing: the images have no masks, choose a benchmark"
+    scored = "nothing: eval=none, or no masks; see the groups eval and benchmark"
     if benchmark is not None:
         scored = f"{benchmark.query.name} {benchmark.query.split}, {', '.join(benchmark.protocols)}"
+    size = f"{millions:.1f} M parameters, patch {encoder.patch_size}"
     return {
-        "backbone": f"{cfg.backbone.name}, {millions:.1f} M parameters, patch {encoder.patch_size}, {assembly.starting_point(cfg)}",
+        "backbone": f"{cfg.backbone.name}, {size}, {assembly.starting_point(cfg)}",
         "images": f"{source.name}, {len(source)} unlabelled, global {sides[0]} px, local {sides[1]} px",
         "objective": f"{choices['objective']}, kernel {choices['kernel']}",
         "steps": f"{cfg.trainer.max_steps} of {cfg.backbone.batch_size} images, seed {cfg.seed}",
@@ -118,9 +134,9 @@ def _seconds_per_step(module: PostTraining, data: PostTrainingData, trainer: L.T
     return (time.perf_counter() - started) * data.accumulate
 
 
-def _segment(benchmark: Benchmark | None, encoder: Encoder) -> dict[str, Segmentation]:
+def _segment(benchmark: Benchmark | None, encoder: Encoder, *, first: bool) -> dict[str, Segmentation]:
     """Run the protocols on the first process; the others have nothing to do with the result."""
-    return {} if benchmark is None or rank_zero_only.rank else benchmark.segment(encoder)
+    return {} if benchmark is None or not first else benchmark.segment(encoder)
 
 
 def _stop(cfg: DictConfig, trainer: L.Trainer, output_dir: Path) -> None:

@@ -21,12 +21,12 @@ class EMATeacher(Branch):
 
     def __init__(self, student: Branch) -> None:
         super().__init__(copy.deepcopy(student.encoder), copy.deepcopy(student.head))
-        self.requires_grad_(False).eval()
+        self.requires_grad_(requires_grad=False).eval()
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - the signature of nn.Module
         """Stay in evaluation mode."""
         del mode
-        return super().train(False)
+        return super().train(mode=False)
 
     @torch.no_grad()
     def update(self, student: Branch, momentum: float) -> None:
@@ -36,8 +36,8 @@ class EMATeacher(Branch):
             student: The branch to follow.
             momentum: Share of the own weight that is kept, in [0, 1].
         """
-        own = list(self.parameters())
+        own, followed = ([value.data for value in side.parameters()] for side in (self, student))
         if own:
-            torch._foreach_lerp_(own, list(student.parameters()), 1.0 - momentum)
+            torch._foreach_lerp_(own, followed, 1.0 - momentum)
         for mine, theirs in zip(self.buffers(), student.buffers(), strict=True):
             mine.copy_(theirs)

@@ -49,10 +49,10 @@ class Views(NamedTuple):
     global_pairs: Tensor
     local_pairs: Tensor
     tags: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a batch is never searched with tuple.index
 
 
-def render(image: NDArray[Pixels], box: Box, flip: bool, size: tuple[int, int]) -> NDArray[Pixels]:
+def render(image: NDArray[Pixels], box: Box, size: tuple[int, int], *, flip: bool = False) -> NDArray[Pixels]:
     """Crop, resize once and perhaps mirror.
 
     Pixel centres map linearly, `source = left + (target + 0.5) * width / side`, for both filters.
@@ -60,8 +60,8 @@ def render(image: NDArray[Pixels], box: Box, flip: bool, size: tuple[int, int]) 
     Args:
         image: (H, W, 3) uint8 or float32.
         box: Crop box in source pixels.
-        flip: Mirror the result left to right.
         size: Height and width of the result in pixels.
+        flip: Mirror the result left to right.
 
     Returns:
         (height, width, 3), contiguous, same dtype.
@@ -71,7 +71,7 @@ def render(image: NDArray[Pixels], box: Box, flip: bool, size: tuple[int, int]) 
     # OpenCV's area filter is exact only where both sides shrink; elsewhere it quietly changes its geometry.
     shrinks = crop.shape[0] >= size[0] and crop.shape[1] >= size[1]
     resized = cv2.resize(crop, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.ascontiguousarray(resized[:, ::-1] if flip else resized)  # type: ignore[return-value]
+    return np.ascontiguousarray(resized[:, ::-1] if flip else resized)
 
 
 def containment(inner: Box, outer: Box) -> float:
@@ -255,7 +255,10 @@ class MultiCrop:
         boxes = [*outer, *inner]
         flips = rng.random(len(boxes)) < self.flip
         sides = [self.global_size] * self.globals + [self.local_size] * self.locals
-        clean = [render(image, *spec) for spec in zip(boxes, flips.tolist(), _squares(sides), strict=True)]
+        clean = [
+            render(image, box, (side, side), flip=flip)
+            for box, side, flip in zip(boxes, sides, flips.tolist(), strict=True)
+        ]
         teacher, small = clean[: self.globals], clean[self.globals :]
         large = [self._augment(view, rng) for view in teacher] if self.student_globals else []
         small = [self._augment(view, rng) for view in small]
@@ -289,10 +292,6 @@ class MultiCrop:
     def _overlapping(self, outer: list[Box]) -> list[tuple[int, int]]:
         candidates = itertools.permutations(range(len(outer)), 2)
         return [(a, b) for a, b in candidates if intersection_area(outer[a], outer[b]) > 0]
-
-
-def _squares(sides: list[int]) -> list[tuple[int, int]]:
-    return [(side, side) for side in sides]
 
 
 def _stack(views: list[NDArray[np.uint8]], side: int) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import timm
@@ -96,7 +96,7 @@ def from_hub(model: str, options: Mapping[str, Any]) -> VisionTransformer:
         FileNotFoundError: The weights are neither cached nor within reach; says the three ways out.
     """
     try:
-        return timm.create_model(model, pretrained=True, **options)
+        return cast(VisionTransformer, timm.create_model(model, pretrained=True, **options))
     except (OSError, RuntimeError) as error:
         message = (
             f"the published weights of {model} are neither in the hub cache nor within reach: give a file with "

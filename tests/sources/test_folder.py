@@ -16,7 +16,19 @@ from paka.sources.folder import Folder, list_files, verify_masks
 
 Write = Callable[..., Path]
 CAMVID = Path(os.environ.get("PAKA_CAMVID", Path(__file__).parents[2] / "../shared/data/camvid"))
-CAMVID_CLASSES = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
+CAMVID_CLASSES = [
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+]
 
 
 def test_every_image_format_below_the_split_is_listed_in_order(tmp_path: Path, write_image: Write) -> None:

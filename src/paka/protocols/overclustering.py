@@ -56,7 +56,7 @@ def reduce(tokens: Tensor, dimensions: int) -> Tensor:
     """Standardise tokens (M, D) and project them on their first principal axes, (M, min(dimensions, D))."""
     deviation = tokens.std(dim=0)
     standard = (tokens - tokens.mean(dim=0)) / deviation.clamp_min(1e-6 * deviation.max())
-    axes = torch.linalg.eigh(standard.double().T @ standard.double()).eigenvectors
+    axes: Tensor = torch.linalg.eigh(standard.double().T @ standard.double()).eigenvectors
     return standard @ axes.flip(1)[:, :dimensions].float()
 
 

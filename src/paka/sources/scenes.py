@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from paka.sources.world import CLASSES, WORLD_VERSION, render
+from paka.sources.world import CLASSES, WORLD_VERSION, render, render_portrait
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,11 @@ SHARD = 250
 TAG_SHARE = 0.01
 """Share of the pixels from which on a class is an image-level tag."""
 
-World = tuple[int, int, int]
-"""Seed, number of the split, and side of the images in pixels."""
+RENDERERS = {"scenes": render, "portraits": render_portrait}
+"""How the images of each source are rendered."""
+
+World = tuple[str, int, int, int]
+"""Name of the source, seed, number of the split, and side of the images in pixels."""
 Shard = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """Images (n, size, size, 3) and masks (n, size, size)."""
 
@@ -54,8 +57,9 @@ class Scenes:
     """
 
     name = "scenes"
-    classes = CLASSES
+    classes: tuple[str, ...] = CLASSES
     tag_names = CLASSES
+    _first_split = 0
 
     def __init__(
         self,
@@ -74,9 +78,9 @@ class Scenes:
         _check_at_least(0, seed=seed)
         self.split = split
         self._length = {"train": train, "val": val, "test": test}[split]
-        self._world: World = (seed, SPLITS.index(split), size)
+        self._world: World = (self.name, seed, SPLITS.index(split) + self._first_split, size)
         root = Path(cache) if cache is not None else default_cache()
-        self._folder = root / "scenes" / f"v{WORLD_VERSION}-seed{seed}-{split}-{size}px"
+        self._folder = root / self.name / f"v{WORLD_VERSION}-seed{seed}-{split}-{size}px"
         self._open_shards: dict[int, Shard] = {}
         self._render_missing()
 
@@ -126,7 +130,7 @@ class Scenes:
         count = self._count(shard)
         # A full shard serves any length; a part of one has its own name, so lengths never overwrite each other.
         for stored in (SHARD, count):
-            found = _open_shard(_stem(self._folder, shard, stored), stored, self._world[2])
+            found = _open_shard(_stem(self._folder, shard, stored), stored, self._world[3])
             if found is not None:
                 return found
         raise FileNotFoundError(
@@ -148,7 +152,7 @@ class Scenes:
         if not missing:
             return
         counts = [self._count(shard) for shard in missing]
-        logger.info("rendering %d %s images of scenes into %s", sum(counts), self.split, self._folder)
+        logger.info("rendering %d %s images of %s into %s", sum(counts), self.split, self.name, self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         jobs = list(zip(missing, counts, strict=True))
         workers = min(_cores(), len(jobs))
@@ -158,6 +162,34 @@ class Scenes:
         with ThreadPoolExecutor(workers) as threads:
             run = partial(_render_elsewhere, self._folder, self._world)
             list(threads.map(run, [jobs[worker::workers] for worker in range(workers)]))
+
+
+class Portraits(Scenes):
+    """Pictures of the same world with one subject and one image-level tag each: the subject's class.
+
+    They are to the scenes what pictures of single objects are to photographs of places: something to pretrain
+    an encoder on without dense labels. They have no masks and share neither images nor textures with the scenes.
+    """
+
+    name = "portraits"
+    classes = ()
+    _first_split = len(SPLITS)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Raise: portraits have no masks.
+
+        Raises:
+            LookupError: Always.
+        """
+        raise LookupError(f"portraits have image-level tags only, so image {index} has no mask: use scenes")
+
+    def tags(self, index: int) -> NDArray[np.bool_]:
+        """Return the one tag of image `index`, (12,) bool.
+
+        Raises:
+            IndexError: There is no such image.
+        """
+        return np.equal(np.arange(len(CLASSES)), self._item(index)[1][0, 0])
 
 
 def default_cache() -> Path:
@@ -211,7 +243,7 @@ def render_shards(folder: str | Path, world: World, jobs: list[tuple[int, int]])
 
     Args:
         folder: Folder of the files, which exists.
-        world: Seed, number of the split, and side of the images in pixels.
+        world: Name of the source, seed, number of the split, and side of the images in pixels.
         jobs: Number of each shard, and how many of its images are wanted.
     """
     cv2.setNumThreads(1)
@@ -221,11 +253,11 @@ def render_shards(folder: str | Path, world: World, jobs: list[tuple[int, int]])
 
 def _render_shard(folder: Path, world: World, shard: int, count: int) -> None:
     """Render the first `count` images of a shard; its files appear under their names when they are complete."""
-    seed, split, size = world
+    source, seed, split, size = world
     images = np.empty((count, size, size, 3), np.uint8)
     masks = np.empty((count, size, size), np.uint8)
     for place in range(count):
-        images[place], masks[place] = render(seed, split, shard * SHARD + place, size)
+        images[place], masks[place] = RENDERERS[source](seed, split, shard * SHARD + place, size)
     stem = _stem(folder, shard, count)
     _save(stem.with_suffix(".masks.npy"), masks)
     _save(stem.with_suffix(".images.npy"), images)

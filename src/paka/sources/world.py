@@ -123,10 +123,43 @@ def render(seed: int, split: int, index: int, size: int) -> tuple[Bytes, Bytes]:
     return image, np.array(scene.classes, np.uint8)[topmost(scene.canvas.owner)]
 
 
+def render_portrait(seed: int, split: int, index: int, size: int) -> tuple[Bytes, Bytes]:
+    """Render a picture with one subject: a large thing before some stuff, or stuff that fills the picture.
+
+    Args:
+        seed: Seed of the world.
+        split: Number of the split.
+        index: Number of the image.
+        size: Side of the image, in pixels.
+
+    Returns:
+        The image (size, size, 3) uint8 RGB and the subject's id in all of a (size, size) uint8 array: a label of
+        the image, which says nothing of where the subject is.
+    """
+    scene = Scene(seed, split, index, size)
+    subject = str(scene.rng.choice(CLASSES))
+    side = scene.canvas.side
+    upright = scene.rng.uniform() < 0.5
+    if not upright:
+        scene.horizon = 0.0
+    whole = np.ones((side, side), bool)
+    surface = Surface(whole, _upright(0.1), 8.5) if upright else Surface(whole, _level(scene), 11)
+    _paint_surfaces(scene, [surface], [subject if subject in STUFF else str(scene.rng.choice(STUFF))])
+    if subject in THINGS:
+        foothold = np.array([scene.rng.uniform(44, 84), scene.rng.uniform(92, 124)], np.float32)
+        _thing(scene, subject, foothold, lift=0.0, size=scene.rng.uniform(50, 80), haze=0.05)
+    image = develop(scene.canvas, scene.light, scene.rng)
+    return image, np.full((size, size), CLASSES.index(subject), np.uint8)
+
+
 def _paint_stuff(scene: Scene) -> None:
     """Cover the canvas with three or four regions of different classes."""
     surfaces = _lay_out(scene)
-    names = [str(name) for name in scene.rng.permutation(STUFF)[: len(surfaces)]]
+    _paint_surfaces(scene, surfaces, [str(name) for name in scene.rng.permutation(STUFF)[: len(surfaces)]])
+
+
+def _paint_surfaces(scene: Scene, surfaces: list[Surface], names: list[str]) -> None:
+    """Paint surfaces of the named classes, the later ones in front."""
     owner = scene.canvas.owner
     for name, surface in zip(names, surfaces, strict=True):
         np.copyto(owner, np.uint8(scene.number(name)), where=surface.region)
