@@ -30,7 +30,7 @@ class NoiseImages:
         return mask
 
     def tags(self, index: int) -> np.ndarray:
-        return np.random.default_rng([2, index]).random(3) < 0.5
+        return (np.random.default_rng([2, index]).random(3) < 0.5) | (np.arange(3) == index % 3)
 
 
 def multi_crop(**changes: object) -> MultiCrop:

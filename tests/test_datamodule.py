@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from tests.doubles import NoiseImages, multi_crop
+
 from paka.datamodule import PostTrainingData, StepSampler
 
 

@@ -8,8 +8,8 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-
 from tests.doubles import tiny_encoder
+
 from paka import weights
 from paka.encoder import create_encoder
 

@@ -7,9 +7,9 @@ import functools
 import lightning as L
 import pytest
 import torch
+from tests.doubles import NoiseImages, multi_crop, tiny_encoder
 from torch import nn
 
-from tests.doubles import NoiseImages, multi_crop, tiny_encoder
 from paka import kernels
 from paka.datamodule import PostTrainingData
 from paka.head import Branch, ProjectionHead

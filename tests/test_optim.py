@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-
 from tests.doubles import tiny_encoder
+
 from paka.optim import CosineSchedule, parameter_groups
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-
 from tests.doubles import tiny_encoder
+
 from paka.head import Branch, ProjectionHead
 from paka.teacher import EMATeacher
 

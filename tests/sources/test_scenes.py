@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from paka.sources import scenes
 from paka.sources.painting import topmost
 from paka.sources.palettes import oklch_to_srgb
-from paka.sources.scenes import Scenes
+from paka.sources.scenes import Portraits, Scenes
 from paka.sources.shapes import KINDS, silhouette
 from paka.sources.textures import FAMILIES, SIDE, tile
 from paka.sources.world import CLASSES, STUFF, render
@@ -125,7 +125,7 @@ def test_a_pickled_source_carries_no_pixels(world: Scenes) -> None:
     world.image(0)
     sent = pickle.dumps(world)
     assert len(sent) < 10_000
-    received = pickle.loads(sent)  # noqa: S301 - written two lines above
+    received = pickle.loads(sent)
     np.testing.assert_array_equal(received.image(3), world.image(3))
 
 
@@ -299,3 +299,20 @@ def test_an_index_out_of_range_is_refused(tmp_path: Path, index: int) -> None:
     source = small("val", tmp_path, val=2)
     with pytest.raises(IndexError, match=f"scenes has 2 val images, so no index {index}"):
         source.image(index)
+
+
+def test_portraits_have_one_tag_each_and_no_masks(tmp_path: Path) -> None:
+    portraits = Portraits("train", train=24, cache=tmp_path)
+    tags = np.array([portraits.tags(index) for index in range(24)])
+    assert (tags.sum(axis=1) == 1).all()
+    assert tags.any(axis=0).sum() > 6
+    assert portraits.classes == ()
+    with pytest.raises(LookupError, match="image 3 has no mask: use scenes"):
+        portraits.mask(3)
+
+
+def test_portraits_share_no_image_with_scenes(tmp_path: Path) -> None:
+    portraits = Portraits("train", train=2, cache=tmp_path)
+    for split in ("train", "val", "test"):
+        scenes = Scenes(split, train=2, val=2, test=2, cache=tmp_path)
+        assert not np.array_equal(portraits.image(0), scenes.image(0))

@@ -84,6 +84,7 @@ class ImageFiles:
 
     def tags(self, index: int) -> NDArray[np.bool_]:
         """Return the image-level tags of image `index`, (0,) bool: none are known."""
+        del index
         return np.zeros(0, dtype=np.bool_)
 
 
@@ -192,7 +193,7 @@ def locate(root: str | os.PathLike[str], *candidates: str) -> Path:
     parent = (root / candidates[-1]).parent
     there = parent if parent.is_dir() else root
     raise FileNotFoundError(
-        f"data root {root} has no {expected}: found {_preview(os.listdir(there))} in {there}; "
+        f"data root {root} has no {expected}: found {_preview([entry.name for entry in there.iterdir()])} in {there}; "
         f"add the folder, choose another split or set root to the folder that has it"
     )
 
@@ -213,7 +214,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> NDArray[np.bytes_]:
 
 
 def _walk(folder: bytes, prefix: bytes = b"") -> Iterator[bytes]:
-    with os.scandir(os.path.join(folder, prefix)) as entries:
+    with os.scandir(folder + b"/" + prefix) as entries:
         visible = [entry for entry in entries if not entry.name.startswith(b".")]
     for entry in visible:
         if entry.is_dir():
@@ -224,11 +225,11 @@ def _walk(folder: bytes, prefix: bytes = b"") -> Iterator[bytes]:
 
 def _pair_masks(images: NDArray[np.bytes_], masks: NDArray[np.bytes_], folder: Path) -> NDArray[np.bytes_]:
     """Return the mask file of every image, (n,), both given as paths relative to their folders."""
-    mask_of = {os.path.splitext(mask)[0]: mask for mask in masks}
-    stems = [os.path.splitext(image)[0] for image in images]
+    mask_of = {_stem(mask): mask for mask in masks}
+    stems = [_stem(image) for image in images]
     bare = [image for image, stem in zip(images, stems, strict=True) if stem not in mask_of]
     if bare:
-        wanted = os.fsdecode(os.path.splitext(bare[0])[0] + b".png")
+        wanted = os.fsdecode(_stem(bare[0]) + b".png")
         raise ValueError(
             f"{len(bare)} of {len(images)} images have no mask in {folder} ({_preview(bare)}): expected "
             f"{wanted} there for the first; add the masks, or move the folder away to go unlabelled"
@@ -277,6 +278,11 @@ def _check_ids(mask: NDArray[np.uint8], path: Path, classes: int) -> None:
             f"mask {path} has class id {largest} (row {row}, column {column}), but the {classes} classes "
             f"allow ids 0 to {classes - 1}, and {VOID} for void; correct the mask or name more classes"
         )
+
+
+def _stem(path: bytes) -> bytes:
+    """Return a relative path without its ending."""
+    return os.fsencode(Path(os.fsdecode(path)).with_suffix(""))
 
 
 def _preview(names: Iterable[bytes | str]) -> str:

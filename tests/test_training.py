@@ -1,0 +1,215 @@
+"""The program as its users start it: files, repeatability, resuming, interrupts, two processes, bad data."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+ARCH = "{patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2, img_size: 32}"
+SMALL = [
+    "experiment=demo",
+    "data=folder",
+    "backbone.pretrained=false",
+    f"backbone.encoder.arch={ARCH}",
+    "backbone.global_grid=4",
+    "backbone.local_grid=2",
+    "backbone.batch_size=4",
+    "objective.grid=2",
+    "head.hidden=16",
+    "head.out=8",
+    "trainer.max_steps=4",
+    "trainer.log_every=1",
+    "trainer.workers=0",
+    "profile.grid=[4,4]",
+    "profile.memory=100",
+    "profile.k=5",
+    "profile.clusters=6",
+    "profile.linear_epochs=2",
+    "profile.linear_batch=4",
+    "profile.bootstrap=20",
+]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten training and six test images of two textures side by side, with masks and some void."""
+    root = tmp_path_factory.mktemp("photographs")
+    for split, count in {"train": 10, "val": 4, "test": 6}.items():
+        for folder in ("images", "masks"):
+            (root / folder / split).mkdir(parents=True)
+        for index in range(count):
+            rng = np.random.default_rng([len(split), index])
+            image = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            image[:, 32:] //= 4
+            mask = np.zeros((48, 64), dtype=np.uint8)
+            mask[:, 32:] = 1
+            mask[:4] = 255
+            cv2.imwrite(str(root / "images" / split / f"{index}.png"), image)
+            cv2.imwrite(str(root / "masks" / split / f"{index}.png"), mask)
+    return root
+
+
+def start(command: Sequence[str], **options: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, *command],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def train(folder: Path, root: Path, *overrides: str, launcher: Sequence[str] = ()) -> str:
+    module = ["-m", "paka.train"] if not launcher else [*launcher, "-m", "paka.train"]
+    command = [*module, *SMALL, f"data.root={root}", f"hydra.run.dir={folder}", *overrides]
+    process = start(command)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def losses(folder: Path) -> list[float]:
+    return [float(row["loss"]) for row in rows(folder / "metrics.csv") if row["loss"]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> tuple[Path, str]:
+    """A complete run and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, train(folder, photographs)
+
+
+def test_a_run_leaves_everything_it_promises(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    for name in (
+        "config.yaml",
+        "provenance.json",
+        "metrics.csv",
+        "results.csv",
+        "report.md",
+        "encoder.safetensors",
+    ):
+        assert (folder / name).stat().st_size > 0, name
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert {"features.png", "in_context.png", "linear.png", "overclustering.png", "curves.png"} <= figures
+    assert [row["protocol"] for row in rows(folder / "results.csv")] == [
+        "in_context",
+        "linear",
+        "overclustering",
+    ]
+    assert len(losses(folder)) == 4
+    assert "Next" in printed
+    banner = printed.split("step 1")[0].strip().splitlines()
+    assert len(banner) <= 12
+
+
+def test_the_results_begin_with_the_agreed_columns(finished: tuple[Path, str]) -> None:
+    header = (finished[0] / "results.csv").read_text().splitlines()[0]
+    assert header.startswith(
+        "benchmark,protocol,profile,metric,split,seed,before,after,delta,ci_low,ci_high,memory,k,note"
+    )
+
+
+def test_the_encoder_loads_back_into_timm(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    model = timm.create_model(
+        "vit_tiny_patch16_224",
+        num_classes=0,
+        dynamic_img_size=True,
+        patch_size=8,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        img_size=32,
+    )
+    model.load_state_dict(load_file(folder / "encoder.safetensors"))
+    assert "model.load_state_dict(load_file(" in (folder / "report.md").read_text()
+
+
+def test_the_same_seed_gives_the_same_results(
+    finished: tuple[Path, str], photographs: Path, tmp_path: Path
+) -> None:
+    train(tmp_path, photographs, "trainer.workers=2")
+    assert (tmp_path / "results.csv").read_text() == (finished[0] / "results.csv").read_text()
+    assert losses(tmp_path) == losses(finished[0])
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
+    finished: tuple[Path, str], photographs: Path, tmp_path: Path
+) -> None:
+    train(tmp_path / "half", photographs, "trainer.checkpoint_every=2", "eval=none")
+    middle = next((tmp_path / "half" / "checkpoints").glob("*step=2*"))
+    torch.load(middle, weights_only=True)
+    train(tmp_path / "rest", photographs, f"resume='{middle}'")
+    assert losses(tmp_path / "rest") == losses(finished[0])[2:]
+    whole, resumed = (load_file(path / "encoder.safetensors") for path in (finished[0], tmp_path / "rest"))
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
+
+
+def test_control_c_leaves_a_checkpoint_and_says_how_to_go_on(photographs: Path, tmp_path: Path) -> None:
+    command = ["-m", "paka.train", *SMALL, f"data.root={photographs}", f"hydra.run.dir={tmp_path}"]
+    process = start([*command, "trainer.max_steps=100000", "eval=none"])
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "provenance.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(3.0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert f"resume={tmp_path}/checkpoints/last.ckpt" in out
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+
+
+def test_two_processes_give_the_losses_of_one(
+    finished: tuple[Path, str], photographs: Path, tmp_path: Path
+) -> None:
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    train(tmp_path, photographs, "trainer=ddp", "trainer.devices=2", "trainer.max_steps=4", launcher=launcher)
+    np.testing.assert_allclose(losses(tmp_path), losses(finished[0]), atol=1e-5)
+    one, two = (rows(path / "results.csv") for path in (finished[0], tmp_path))
+    assert [row["before"] for row in one] == [row["before"] for row in two]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.root=/nowhere"], "/nowhere does not exist"),
+        (["resume=/nowhere.ckpt"], "expected a checkpoint at resume=/nowhere.ckpt"),
+        (["backbone.batch_size=64"], "expected at least one batch of 64 images, found 10"),
+        (
+            ["profile.k=90", "profile.memory=95", "profile.train_images=2"],
+            "expected a memory of at least k=90",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    photographs: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    process = start(
+        ["-m", "paka.train", *SMALL, f"data.root={photographs}", f"hydra.run.dir={tmp_path}", *overrides]
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert message in err
+    assert "Traceback" not in err
