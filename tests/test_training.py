@@ -157,11 +157,11 @@ def test_the_same_seed_gives_the_same_results(
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     finished: tuple[Path, str], photographs: Path, tmp_path: Path
 ) -> None:
-    train(tmp_path / "half", photographs, "trainer.checkpoint_every=2", "eval=none")
-    middle = next((tmp_path / "half" / "checkpoints").glob("*step=2*"))
-    torch.load(middle, weights_only=True)
-    train(tmp_path / "rest", photographs, f"resume='{middle}'")
-    assert losses(tmp_path / "rest") == losses(finished[0])[2:]
+    train(tmp_path / "most", photographs, "trainer.checkpoint_every=3", "eval=none")
+    kept = tmp_path / "most" / "checkpoints" / "last.ckpt"
+    assert torch.load(kept, weights_only=True)["global_step"] == 3
+    train(tmp_path / "rest", photographs, f"resume={kept}")
+    assert losses(tmp_path / "rest") == losses(finished[0])[3:]
     whole, resumed = (load_file(path / "encoder.safetensors") for path in (finished[0], tmp_path / "rest"))
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)

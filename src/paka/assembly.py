@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,10 @@ def build_benchmark(cfg: DictConfig, split: str, *, query_images: int | None = N
     """
     if cfg.benchmark is None or not cfg.eval.protocols:
         return None
-    train, query = (build(cfg.benchmark.source)(split=name) for name in ("train", split))
+    train: Source = build(cfg.benchmark.source)(split="train")
     if not train.classes:
         return None
+    query: Source = build(cfg.benchmark.source)(split=split)
     for source in (train, query):
         verify_masks(source)
     protocols = {name: build(node) for name, node in cfg.eval.protocols.items()}
@@ -108,7 +110,7 @@ def starting_point(cfg: DictConfig) -> str:
     return "pretrained" if cfg.backbone.pretrained else "random weights"
 
 
-def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: list[Callback]) -> L.Trainer:
+def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callback]) -> L.Trainer:
     """Return the trainer: one long epoch of `max_steps` optimizer steps, CSV always on."""
     loggers: list[Logger] = [CSVLogger(output_dir, name="", version="")]
     if cfg.logger.wandb is not None:

@@ -94,11 +94,15 @@ class DenseEvaluation(L.Callback):
         benchmark: What to run.
         every: Optimizer steps between evaluations.
         branch: `teacher` or `student`, whichever the run exports.
+
+    Attributes:
+        scores: The latest scores in percent, by `val/PROTOCOL`.
     """
 
     def __init__(self, benchmark: Benchmark, *, every: int, branch: str) -> None:
         self.benchmark, self.every, self.branch = benchmark, every, branch
         self.evaluated = 0
+        self.scores: dict[str, float] = {}
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Evaluate on the first process when `every` more optimizer steps are done."""
@@ -108,8 +112,11 @@ class DenseEvaluation(L.Callback):
             return
         self.evaluated = step
         encoder = cast(Branch, pl_module.get_submodule(self.branch)).encoder
-        for name, segmentation in self.benchmark.segment(encoder).items():
-            pl_module.log(f"val/{name}", percent(segmentation), rank_zero_only=True)
+        segmentations = self.benchmark.segment(encoder)
+        self.scores = {f"val/{name}": percent(found) for name, found in segmentations.items()}
+        # Logged by hand: what goes through `self.log` is repeated in every later row.
+        for logger in trainer.loggers:
+            logger.log_metrics(self.scores, step=step)
 
 
 class Interrupt(L.Callback):

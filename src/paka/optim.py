@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from timm.optim import Muon
+from timm.optim.muon import Muon
 from torch import nn
 from torch.optim import Optimizer
 

@@ -36,7 +36,8 @@ def post_train(cfg: DictConfig) -> float | None:
         cfg: The composed and validated training configuration.
 
     Returns:
-        The last in-training validation score in percent, for sweeps to compare; None without evaluation.
+        The last in-training validation score of the first protocol in percent, for sweeps to compare; None
+        without evaluation.
 
     Raises:
         SystemExit: With 130 after Ctrl-C; the checkpoint to go on from has been written.
@@ -52,7 +53,9 @@ def post_train(cfg: DictConfig) -> float | None:
     module = assembly.build_module(cfg, copy.deepcopy(encoder), source)
     data = assembly.build_data(cfg, encoder, source)
     interrupt = Interrupt()
-    trainer = assembly.build_trainer(cfg, output_dir, [interrupt, *_callbacks(cfg)])
+    evaluation = _evaluation(cfg)
+    callbacks = [interrupt, *evaluation, StepProgress(cfg.backbone.batch_size)]
+    trainer = assembly.build_trainer(cfg, output_dir, callbacks)
     facts = _facts(cfg, encoder, source, benchmark, _seconds_per_step(module, data, trainer))
     _announce(cfg, facts)
     before = _segment(benchmark, encoder, first=trainer.is_global_zero)
@@ -62,8 +65,7 @@ def post_train(cfg: DictConfig) -> float | None:
     if trainer.is_global_zero:
         trained = (module.teacher if cfg.export == "teacher" else module.student).encoder.cpu().eval()
         write_evidence(cfg, facts, encoder, trained, benchmark, before)
-    score = trainer.callback_metrics.get("val/in_context")
-    return None if score is None else float(score)
+    return next((score for callback in evaluation for score in callback.scores.values()), None)
 
 
 def _quieten() -> None:
@@ -78,14 +80,12 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", expected)
 
 
-def _callbacks(cfg: DictConfig) -> list[L.Callback]:
-    progress = StepProgress(cfg.backbone.batch_size)
+def _evaluation(cfg: DictConfig) -> list[DenseEvaluation]:
+    """Return the callback that scores validation images while training, if that is asked for and possible."""
     if cfg.eval.every is None:
-        return [progress]
+        return []
     benchmark = assembly.build_benchmark(cfg, "val", query_images=cfg.eval.subset)
-    if benchmark is None:
-        return [progress]
-    return [DenseEvaluation(benchmark, every=cfg.eval.every, branch=cfg.export), progress]
+    return [DenseEvaluation(benchmark, every=cfg.eval.every, branch=cfg.export)] if benchmark else []
 
 
 @rank_zero_only

@@ -189,7 +189,8 @@ class Portraits(Scenes):
         Raises:
             IndexError: There is no such image.
         """
-        return np.equal(np.arange(len(CLASSES)), self._item(index)[1][0, 0])
+        subject = int(self._item(index)[1][0, 0])
+        return np.arange(len(CLASSES)) == subject
 
 
 def default_cache() -> Path:
