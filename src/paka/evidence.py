@@ -56,7 +56,7 @@ def write_evidence(
     report.write_report(
         output_dir,
         title=cfg.run_name,
-        facts=facts,
+        facts={name: fact for name, fact in facts.items() if name not in ("forecast", "folder")},
         scores=scores,
         figures=figures,
         loading=loading_lines(cfg, output_dir / "encoder.safetensors"),

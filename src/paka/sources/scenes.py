@@ -190,7 +190,8 @@ class Portraits(Scenes):
             IndexError: There is no such image.
         """
         subject = int(self._item(index)[1][0, 0])
-        return np.arange(len(CLASSES)) == subject
+        tags: NDArray[np.bool_] = np.arange(len(CLASSES)) == subject
+        return tags
 
 
 def default_cache() -> Path:
