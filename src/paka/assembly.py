@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -138,3 +139,16 @@ def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callbac
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+@contextmanager
+def finishing(trainer: L.Trainer) -> Iterator[None]:
+    """Close the run at Weights & Biases, if it is logged there, as failed when the block raises."""
+    exit_code = 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish(exit_code=exit_code)

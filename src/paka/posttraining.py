@@ -56,15 +56,16 @@ def post_train(cfg: DictConfig) -> float | None:
     evaluation = _evaluation(cfg)
     callbacks = [interrupt, *evaluation, StepProgress(cfg.backbone.batch_size)]
     trainer = assembly.build_trainer(cfg, output_dir, callbacks)
-    facts = _facts(cfg, encoder, source, benchmark, _seconds_per_step(module, data, trainer))
-    _announce(cfg, facts)
-    before = _segment(benchmark, encoder, first=trainer.is_global_zero)
-    trainer.fit(module, data, ckpt_path=cfg.resume)
-    if interrupt.requested:
-        _stop(cfg, trainer, output_dir)
-    if trainer.is_global_zero:
-        trained = (module.teacher if cfg.export == "teacher" else module.student).encoder.cpu().eval()
-        write_evidence(cfg, facts, encoder, trained, benchmark, before)
+    with assembly.finishing(trainer):
+        facts = _facts(cfg, encoder, source, benchmark, _seconds_per_step(module, data, trainer))
+        _announce(cfg, facts)
+        before = _segment(benchmark, encoder, first=trainer.is_global_zero)
+        trainer.fit(module, data, ckpt_path=cfg.resume)
+        if interrupt.requested:
+            _stop(cfg, trainer, output_dir)
+        if trainer.is_global_zero:
+            trained = (module.teacher if cfg.export == "teacher" else module.student).encoder.cpu().eval()
+            write_evidence(cfg, facts, encoder, trained, benchmark, before)
     return next((score for callback in evaluation for score in callback.scores.values()), None)
 
 
