@@ -149,7 +149,9 @@ def test_the_encoder_loads_back_into_timm(finished: tuple[Path, str]) -> None:
 def test_the_same_seed_gives_the_same_results(
     finished: tuple[Path, str], photographs: Path, tmp_path: Path
 ) -> None:
-    train(tmp_path, photographs, "trainer.workers=2")
+    train(tmp_path, photographs, "trainer.workers=2", "eval.every=2", "eval.subset=3")
+    scored = [row["step"] for row in rows(tmp_path / "metrics.csv") if row["val/in_context"]]
+    assert scored == ["2", "4"], "scoring while training is logged once each time and changes nothing"
     assert (tmp_path / "results.csv").read_text() == (finished[0] / "results.csv").read_text()
     assert losses(tmp_path) == losses(finished[0])
 
