@@ -111,7 +111,7 @@ def _facts(
     size = f"{millions:.1f} M parameters, patch {encoder.patch_size}"
     return {
         "backbone": f"{cfg.backbone.name}, {size}, {assembly.starting_point(cfg)}",
-        "images": f"{source.name}, {len(source)} unlabelled, global {sides[0]} px, local {sides[1]} px",
+        "images": f"{source.name}, {len(source)} of them, no mask read, global {sides[0]} px, local {sides[1]} px",
         "objective": f"{choices['objective']}, kernel {choices['kernel']}",
         "steps": f"{cfg.trainer.max_steps} of {cfg.backbone.batch_size} images, seed {cfg.seed}",
         "device": f"{cfg.trainer.accelerator}, {cfg.trainer.precision}",
