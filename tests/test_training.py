@@ -156,6 +156,28 @@ def test_the_same_seed_gives_the_same_results(
     assert losses(tmp_path) == losses(finished[0])
 
 
+@pytest.mark.parametrize("features", ["none", "whiten"])
+def test_evaluation_scores_an_export_as_the_run_did(
+    finished: tuple[Path, str], photographs: Path, tmp_path: Path, features: str
+) -> None:
+    settings = [
+        setting
+        for setting in SMALL
+        if setting.startswith(("backbone.pretrained", "backbone.enc", "profile."))
+    ]
+    command = ["-m", "paka.evaluate", *settings, "benchmark=folder", f"benchmark.root={photographs}"]
+    export = finished[0] / "encoder.safetensors"
+    process = start([*command, f"candidate={export}", f"features={features}", f"hydra.run.dir={tmp_path}"])
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    columns = ("protocol", "before", "after") if features == "none" else ("protocol", "before")
+    scored, expected = (
+        [[row[column] for column in columns] for row in rows(folder / "results.csv")]
+        for folder in (tmp_path, finished[0])
+    )
+    assert scored == expected
+
+
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     finished: tuple[Path, str], photographs: Path, tmp_path: Path
 ) -> None:
