@@ -75,6 +75,17 @@ def test_changed_packaged_weights_are_refused(tmp_path: Path, monkeypatch: pytes
         create_encoder("vit_tiny_patch16_224", arch=ARCH, packaged="mine")
 
 
+def test_the_packaged_encoder_is_small_and_whole() -> None:
+    arch = {"patch_size": 8, "embed_dim": 192, "depth": 4, "num_heads": 3, "img_size": 128}
+    encoder = create_encoder("vit_tiny_patch16_224", arch=arch, packaged="tiny")
+    assert sum(parameter.numel() for parameter in encoder.model.parameters()) <= 2.5e6
+    assert Path(str(weights.ASSETS / "tiny.safetensors")).stat().st_size <= 6e6
+    assert all(parameter.dtype == torch.float32 for parameter in encoder.parameters())
+    tokens = encoder(torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)).patches
+    assert tokens.shape == (2, 16, 16, 192)
+    assert tokens.isfinite().all()
+
+
 def test_unknown_models_and_other_architectures_are_refused() -> None:
     with pytest.raises(ValueError, match="expected a timm model name, got 'vit_bse_patch16'"):
         create_encoder("vit_bse_patch16", pretrained=False)

@@ -91,8 +91,8 @@ def parameter_groups(modules: dict[str, tuple[nn.Module, float]]) -> list[dict[s
 def muon(groups: list[dict[str, Any]], **options: Any) -> Optimizer:
     """Return Muon (Jordan et al., 2024) for matrices, with AdamW for everything else.
 
-    Updates are scaled to the size of AdamW's, so rates carry over. Small transformers trained from scratch
-    leave the initial plateau several times sooner than under AdamW.
+    Updates are scaled to the size of AdamW's, so rates carry over. Meant for training from scratch: there the
+    packaged encoder left its first plateau sooner than under AdamW (`experiments/tiny-encoder/`).
 
     Args:
         groups: From `parameter_groups`.
