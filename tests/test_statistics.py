@@ -77,3 +77,21 @@ def test_bootstrap_of_no_change_is_zero_and_needs_the_same_images() -> None:
     assert paired_bootstrap(counts, counts, resamples=50, seed=0) == (0.0, 0.0)
     with pytest.raises(ValueError, match="same images before and after"):
         paired_bootstrap(counts, counts.flip(0), resamples=50, seed=0)
+
+
+def test_bootstrap_leaves_out_resamples_without_a_labelled_pixel() -> None:
+    before = torch.zeros(4, 2, 2, dtype=torch.int64)
+    after = before.clone()
+    before[0], after[0] = torch.tensor([[6, 2], [0, 4]]), torch.tensor([[8, 0], [0, 4]])
+    gain = float(mean_iou(after[0]) - mean_iou(before[0]))
+    assert paired_bootstrap(before, after, resamples=200, seed=0) == pytest.approx((gain, gain))
+    nothing = torch.zeros_like(before)
+    assert all(math.isnan(end) for end in paired_bootstrap(nothing, nothing, resamples=5, seed=0))
+
+
+def test_bootstrap_needs_images_and_resamples() -> None:
+    counts = torch.ones(3, 2, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="one image and one resample, got 3 and 0"):
+        paired_bootstrap(counts, counts, resamples=0, seed=0)
+    with pytest.raises(ValueError, match="one image and one resample, got 0 and 5"):
+        paired_bootstrap(counts[:0], counts[:0], resamples=5, seed=0)

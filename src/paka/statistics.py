@@ -34,16 +34,22 @@ def confusion_matrices(prediction: Tensor, labels: Tensor, num_classes: int) -> 
     if prediction.shape != labels.shape:
         message = f"expected predictions and labels of one shape, got {tuple(prediction.shape)} and {tuple(labels.shape)}"
         raise ValueError(message)
+    counts = torch.zeros(len(labels), num_classes, num_classes, dtype=torch.int64)
+    # One image at a time: class pairs are int64, eight times the size of the maps.
+    for image in range(len(labels)):
+        counts[image] = _count(prediction[image], labels[image], num_classes)
+    return counts
+
+
+def _count(prediction: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     counted = labels != VOID
-    highest = max(int((prediction * counted).max()), int((labels * counted).max()))
+    truth, predicted = labels[counted].long(), prediction[counted].long()
+    highest = max(int(ids.max()) for ids in (truth, predicted)) if len(truth) else 0
     if highest >= num_classes:
         message = f"expected class ids below {num_classes}, got {highest}"
         raise ValueError(message)
-    n, cells = len(labels), num_classes**2
-    image = torch.arange(n).view(n, 1, 1).expand_as(labels)[counted]
-    cell = labels[counted].long() * num_classes + prediction[counted].long()
-    counts = torch.bincount(image * cells + cell, minlength=n * cells)
-    return counts.view(n, num_classes, num_classes)
+    pairs = torch.bincount(truth * num_classes + predicted, minlength=num_classes**2)
+    return pairs.view(num_classes, num_classes)
 
 
 def mean_iou(confusion: Tensor) -> Tensor:
@@ -69,6 +75,7 @@ def paired_bootstrap(before: Tensor, after: Tensor, *, resamples: int, seed: int
     """Return the 95 % percentile interval of the difference in data-set mIoU over resampled images.
 
     Both sides are resampled together, so what makes an image hard cancels (Efron and Tibshirani, 1993).
+    Resamples without a single labelled pixel have no mIoU and are left out; NaN if that leaves none.
 
     Args:
         before: Counts per image, (n, C, C).
@@ -77,8 +84,11 @@ def paired_bootstrap(before: Tensor, after: Tensor, *, resamples: int, seed: int
         seed: Seed of the resampling.
 
     Raises:
-        ValueError: The two sides do not describe the same images.
+        ValueError: There is no image or no resample, or the two sides do not describe the same images.
     """
+    if min(len(before), resamples) < 1:
+        message = f"expected at least one image and one resample, got {len(before)} and {resamples}"
+        raise ValueError(message)
     if not torch.equal(before.sum(dim=-1), after.sum(dim=-1)):
         message = "expected confusions of the same images before and after, got different true class counts"
         raise ValueError(message)
@@ -90,5 +100,5 @@ def paired_bootstrap(before: Tensor, after: Tensor, *, resamples: int, seed: int
     )
     pooled = [(times @ side.double().flatten(1)).view(-1, *side.shape[1:]) for side in (before, after)]
     difference = mean_iou(pooled[1]) - mean_iou(pooled[0])
-    low, high = torch.quantile(difference, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = torch.nanquantile(difference, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(low, high)

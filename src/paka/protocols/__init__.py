@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
+
+COUNTS = (
+    "memory",
+    "k",
+    "clusters",
+    "pca",
+    "kmeans_iterations",
+    "kmeans_restarts",
+    "linear_epochs",
+    "linear_batch",
+    "linear_resolution",
+    "bootstrap",
+)
+"""Settings of a profile that are at least 1."""
+
+CAPS = ("train_images", "val_images", "test_images")
+"""Settings of a profile that are at least 1, or None for no limit."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +81,26 @@ class Profile:
 
     def __post_init__(self) -> None:
         """Refuse settings that no protocol can run with."""
-        positive = ("memory", "k", "temperature", "clusters", "pca", "linear_epochs", "linear_batch")
-        for name in positive:
-            if getattr(self, name) <= 0:
-                message = f"expected profile.{name} above 0, got {getattr(self, name)}"
-                raise ValueError(message)
-        if self.k > self.memory:
-            message = f"expected profile.k of at most profile.memory, got k={self.k} and memory={self.memory}"
+        for name in COUNTS:
+            self._require(name, "at least 1", met=getattr(self, name) >= 1)
+        for name in CAPS:
+            cap = getattr(self, name)
+            self._require(name, "at least 1, or null for all images", met=cap is None or cap >= 1)
+        for name in ("temperature", "linear_lr"):
+            value = getattr(self, name)
+            self._require(name, "finite and above 0", met=isfinite(value) and value > 0)
+        self._require("linear_momentum", "in [0, 1)", met=0 <= self.linear_momentum < 1)
+        decay = self.linear_weight_decay
+        self._require("linear_weight_decay", "finite and at least 0", met=isfinite(decay) and decay >= 0)
+        two = len(self.grid) == 2 and min(self.grid) >= 1
+        self._require("grid", "two numbers of tokens, rows and columns, of at least 1", met=two)
+        self._require("k", f"at most profile.memory={self.memory}", met=self.k <= self.memory)
+
+    def _require(self, name: str, expected: str, *, met: bool) -> None:
+        if not met:
+            message = (
+                f"expected profile.{name} to be {expected}, got {getattr(self, name)}: change profile.{name}"
+            )
             raise ValueError(message)
 
 

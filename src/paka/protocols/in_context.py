@@ -6,7 +6,7 @@ and class ids as they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from paka.features import DenseFeatures
 from paka.protocols import Profile, Segmentation, label_size, upsampled_argmax
 from paka.sources import VOID
 from paka.statistics import confusion_matrices
+
+IMAGES = 16
+"""Images worked on at a time, so that what is held beside features and memory does not grow with the data."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def in_context(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, 
         seed: Seed of the patches that are kept.
 
     Raises:
-        ValueError: The memory holds fewer than k patches.
+        ValueError: The memory has no room for a patch of each training image, or holds fewer than k patches.
     """
     memory = build_memory(train, size=profile.memory, seed=seed)
     if len(memory.keys) < profile.k:
@@ -49,12 +52,18 @@ def in_context(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, 
             f"expected a memory of at least k={profile.k} patches, got {len(memory.keys)}: lower profile.k"
         )
         raise ValueError(message)
-    n, h, w, dim = query.tokens.shape
-    tokens = F.normalize(query.tokens.reshape(-1, dim), dim=1)
-    votes = vote(tokens, memory, k=profile.k, temperature=profile.temperature)
-    maps = votes.view(n, h, w, -1).permute(0, 3, 1, 2)
-    prediction = upsampled_argmax(maps, label_size(query))
+    size = label_size(query)
+    prediction = torch.cat(
+        [upsampled_argmax(_vote_maps(part, memory, profile), size) for part in query.tokens.split(IMAGES)]
+    )
     return Segmentation(confusion_matrices(prediction, query.labels, query.num_classes), prediction)
+
+
+def _vote_maps(tokens: Tensor, memory: Memory, profile: Profile) -> Tensor:
+    """Turn tokens (n, h, w, D) into maps of class shares (n, C, h, w)."""
+    queries = F.normalize(tokens.flatten(0, 2), dim=1)
+    votes = vote(queries, memory, k=profile.k, temperature=profile.temperature)
+    return votes.view(*tokens.shape[:3], -1).permute(0, 3, 1, 2)
 
 
 def build_memory(train: DenseFeatures, *, size: int, seed: int) -> Memory:
@@ -67,16 +76,36 @@ def build_memory(train: DenseFeatures, *, size: int, seed: int) -> Memory:
         train: Training features.
         size: Patches to keep at most.
         seed: Seed of the random numbers.
+
+    Raises:
+        ValueError: There are more training images than `size`.
     """
+    n, h, w, _ = train.tokens.shape
+    if size < n:
+        message = (
+            f"expected room for a patch of each of the {n} training images, got profile.memory={size}:"
+            " raise it or lower profile.train_images"
+        )
+        raise ValueError(message)
+    draws = torch.rand(n, h * w, generator=torch.Generator().manual_seed(seed))
+    keep = min(size // n, h * w)
+    parts = [
+        _rarest(replace(train, tokens=tokens, labels=labels), draw, keep)
+        for tokens, labels, draw in zip(
+            *(side.split(IMAGES) for side in (train.tokens, train.labels, draws)), strict=True
+        )
+    ]
+    return Memory(torch.cat([part.keys for part in parts]), torch.cat([part.values for part in parts]))
+
+
+def _rarest(train: DenseFeatures, draws: Tensor, keep: int) -> Memory:
+    """Keep the `keep` labelled patches of lowest rank per image; `draws` are the random numbers, (n, h * w)."""
     shares = label_shares(train)
-    n, patches = shares.shape[:2]
+    n, patches = draws.shape
     shows = shares > 0
     frequency = shows.sum(dim=1, keepdim=True)
-    generator = torch.Generator().manual_seed(seed)
-    rank = (shows * frequency).sum(dim=2) * torch.rand(n, patches, generator=generator)
     labelled = shows.any(dim=2)
-    rank = torch.where(labelled, rank, torch.inf)
-    keep = max(min(size // n, patches), 1)
+    rank = torch.where(labelled, (shows * frequency).sum(dim=2) * draws, torch.inf)
     chosen = rank.topk(keep, largest=False).indices.sort(dim=1).values
     flat = (chosen + patches * torch.arange(n)[:, None])[labelled.gather(1, chosen)]
     keys = F.normalize(train.tokens.flatten(0, 2)[flat], dim=1)

@@ -53,11 +53,25 @@ def name_clusters(clusters: Tensor, labels: Tensor, count: int, num_classes: int
 
 
 def reduce(tokens: Tensor, dimensions: int) -> Tensor:
-    """Standardise tokens (M, D) and project them on their first principal axes, (M, min(dimensions, D))."""
+    """Standardise tokens (M, D) and project them on their first principal axes, (M, min(dimensions, D)).
+
+    The largest component of each axis is positive. Tokens that are all the same become zeros.
+    """
     deviation = tokens.std(dim=0)
-    standard = (tokens - tokens.mean(dim=0)) / deviation.clamp_min(1e-6 * deviation.max())
-    axes: Tensor = torch.linalg.eigh(standard.double().T @ standard.double()).eigenvectors
-    return standard @ axes.flip(1)[:, :dimensions].float()
+    smallest = (1e-6 * deviation.max()).clamp_min(torch.finfo(deviation.dtype).tiny)
+    standard = (tokens - tokens.mean(dim=0)) / torch.maximum(deviation, smallest)
+    axes: Tensor = torch.linalg.eigh(_scatter(standard)).eigenvectors
+    largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
+    return standard @ (axes * largest.sign()).flip(1)[:, :dimensions].float()
+
+
+def _scatter(tokens: Tensor, chunk: int = 262144) -> Tensor:
+    """Sum the outer products of tokens (M, D) in float64, (D, D), without a float64 copy of them all."""
+    total = torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64)
+    for part in tokens.split(chunk):
+        wide = part.double()
+        total += wide.T @ wide
+    return total
 
 
 def kmeans(tokens: Tensor, clusters: int, *, iterations: int, restarts: int, seed: int) -> Tensor:

@@ -1,0 +1,97 @@
+"""Over-clustering: k-means on planted clusters, its fixed points, the reduction before and the naming after."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from paka.protocols.overclustering import kmeans, name_clusters, reduce
+
+
+def scattered(count: int, dimensions: int = 3, seed: int = 0) -> Tensor:
+    return torch.randn(count, dimensions, generator=torch.Generator().manual_seed(seed))
+
+
+def inertia(tokens: Tensor, assigned: Tensor) -> float:
+    """Sum of squared distances to the cluster means, in float64."""
+    parts = [tokens[assigned == c].double() for c in assigned.unique()]
+    return sum(float((part - part.mean(dim=0)).square().sum()) for part in parts)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_kmeans_finds_planted_clusters_from_one_start(seed: int) -> None:
+    planted = torch.arange(600) % 6
+    tokens = 100.0 * torch.eye(6)[planted] + 0.1 * scattered(600, 6)
+    found = kmeans(tokens, 6, iterations=5, restarts=1, seed=seed)
+    pairs = {(int(a), int(b)) for a, b in zip(planted, found, strict=True)}
+    assert len(pairs) == 6
+
+
+def test_kmeans_ends_at_a_fixed_point() -> None:
+    tokens = scattered(500)
+    assigned = kmeans(tokens, 9, iterations=500, restarts=1, seed=0)
+    means = torch.stack([tokens[assigned == c].double().mean(dim=0) for c in range(9)])
+    assert torch.equal(torch.cdist(tokens.double(), means).argmin(dim=1), assigned)
+
+
+def test_inertia_falls_with_iterations_and_with_restarts() -> None:
+    tokens = scattered(400)
+    longer = [inertia(tokens, kmeans(tokens, 12, iterations=n, restarts=1, seed=0)) for n in range(1, 12)]
+    assert all(after <= before * (1 + 1e-6) for before, after in pairwise(longer))
+    more = [inertia(tokens, kmeans(tokens, 12, iterations=100, restarts=n, seed=0)) for n in (1, 2, 4, 8)]
+    assert all(after <= before * (1 + 1e-6) for before, after in pairwise(more))
+    assert longer[-1] < longer[0]
+    assert more[-1] < more[0]
+
+
+def test_no_cluster_stays_empty() -> None:
+    tokens = scattered(60, 2)
+    for seed in range(60):
+        assert len(kmeans(tokens, 30, iterations=100, restarts=1, seed=seed).unique()) == 30
+
+
+def test_fewer_tokens_than_clusters_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"at least 700 tokens to cluster, got 600: lower profile\.clusters"):
+        kmeans(scattered(600), 700, iterations=1, restarts=1, seed=0)
+
+
+def test_clusters_take_the_class_of_most_labelled_pixels() -> None:
+    clusters = torch.tensor([[[0, 0, 0, 0, 0], [1, 1, 1, 2, 2]]])
+    labels = torch.tensor([[[1, 1, 2, 255, 255], [2, 0, 2, 255, 255]]], dtype=torch.uint8)
+    named = name_clusters(clusters, labels, 3, 3)
+    assert named.tolist() == [[[1, 1, 1, 1, 1], [2, 2, 2, 0, 0]]]
+    assert named.dtype == torch.uint8
+
+
+def test_void_does_not_vote_on_names() -> None:
+    # Counted as class 255 of 256, void would outvote the one labelled pixel.
+    labels = torch.tensor([[[3, 255, 255, 255]]], dtype=torch.uint8)
+    assert name_clusters(torch.zeros(1, 1, 4, dtype=torch.int64), labels, 1, 256).unique().tolist() == [3]
+
+
+def test_reduction_keeps_standardised_distances_when_nothing_is_dropped() -> None:
+    tokens = scattered(50, 6) * torch.tensor([1.0, 10.0, 0.1, 5.0, 2.0, 1.0])
+    standard = (tokens - tokens.mean(0)) / tokens.std(0)
+    reduced = reduce(tokens, 6)
+    torch.testing.assert_close(reduced @ reduced.T, standard @ standard.T, atol=1e-4, rtol=1e-4)
+
+
+def test_reduction_keeps_the_widest_axes_and_fixes_their_signs() -> None:
+    tokens = scattered(200, 6) @ scattered(6, 6, seed=1)
+    standard = ((tokens - tokens.mean(0)) / tokens.std(0)).double()
+    _, widths, axes = torch.linalg.svd(standard, full_matrices=False)
+    reduced = reduce(tokens, 3).double()
+    torch.testing.assert_close(reduced.norm(dim=0), widths[:3], rtol=1e-4, atol=1e-4)
+    found = (standard.T @ reduced) / widths[:3] ** 2
+    torch.testing.assert_close(found.abs(), axes[:3].T.abs(), rtol=1e-3, atol=1e-4)
+    assert (found.gather(0, found.abs().argmax(dim=0, keepdim=True)) > 0).all()
+
+
+def test_channels_that_do_not_vary_stay_finite() -> None:
+    tokens = scattered(50, 4)
+    tokens[:, 1] = 3.0
+    assert reduce(tokens, 4).isfinite().all()
+    assert torch.equal(reduce(torch.zeros(50, 4), 2), torch.zeros(50, 2))
