@@ -47,10 +47,13 @@ def test_inertia_falls_with_iterations_and_with_restarts() -> None:
     assert more[-1] < more[0]
 
 
-def test_no_cluster_stays_empty() -> None:
-    tokens = scattered(60, 2)
-    for seed in range(60):
-        assert len(kmeans(tokens, 30, iterations=100, restarts=1, seed=seed).unique()) == 30
+def test_a_cluster_that_runs_empty_moves_to_the_farthest_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = torch.cat([scattered(60, 2), torch.tensor([[50.0, 0.0], [0.0, -60.0]])])
+    far = torch.tensor([[1e3, 1e3], [2e3, 2e3]])  # nearest to no token
+    start = torch.cat([tokens[:1], far])
+    monkeypatch.setattr("paka.protocols.overclustering._plus_plus", lambda *_: start)
+    assigned = kmeans(tokens, 3, iterations=100, restarts=1, seed=0)
+    assert assigned.bincount(minlength=3).tolist() == [60, 1, 1]
 
 
 def test_fewer_tokens_than_clusters_are_refused() -> None:
@@ -88,6 +91,15 @@ def test_reduction_keeps_the_widest_axes_and_fixes_their_signs() -> None:
     found = (standard.T @ reduced) / widths[:3] ** 2
     torch.testing.assert_close(found.abs(), axes[:3].T.abs(), rtol=1e-3, atol=1e-4)
     assert (found.gather(0, found.abs().argmax(dim=0, keepdim=True)) > 0).all()
+
+
+def test_reduction_sees_all_of_many_tokens() -> None:
+    one, other = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, -1.0]])
+    lengths = scattered(300_000, 1)
+    tokens = torch.cat([lengths[:270_000] * one, lengths[270_000:] * other])
+    wide, narrow = reduce(tokens, 2).var(dim=0).tolist()
+    assert wide == pytest.approx(1.8, abs=0.02), "a correlation of 0.9 - 0.1, as 90 % of the tokens have it"
+    assert narrow == pytest.approx(0.2, abs=0.02)
 
 
 def test_channels_that_do_not_vary_stay_finite() -> None:
