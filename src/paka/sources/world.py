@@ -20,7 +20,7 @@ from paka.sources.palettes import Palettes
 from paka.sources.shapes import KINDS, Part, silhouette, skyline
 from paka.sources.textures import SIDE, tile
 
-WORLD_VERSION = 4
+WORLD_VERSION = 5
 """Raise whenever the same seed renders to different pixels; caches of other versions are then left alone."""
 STUFF = ("furrows", "bricks", "meadow", "cobbles", "marble", "wicker")
 """Classes that cover backdrop, hills, walls and ground."""
@@ -29,7 +29,9 @@ THINGS = ("toadstool", "coral", "crate", "agate", "lizard", "adder")
 CLASSES = STUFF + THINGS
 """Names of the classes, in order of their ids."""
 VARIANTS = 24
-"""Members of each texture family that one split draws on; scale, angle and colours vary with every object."""
+"""Members of each texture family that one split of the scenes draws on; scale, angle and colours vary with every object."""
+PORTRAIT_VARIANTS = 1 << 16
+"""The same for portraits: practically every subject has a texture of its own, as pictures from many places have."""
 
 _HABITS = {
     "toadstool": "blob",
@@ -67,9 +69,10 @@ class Scene:
         split: Number of the split.
         index: Number of the image.
         size: Side of the image, in pixels.
+        variants: Members of each texture family to draw on.
     """
 
-    def __init__(self, seed: int, split: int, index: int, size: int) -> None:
+    def __init__(self, seed: int, split: int, index: int, size: int, *, variants: int = VARIANTS) -> None:
         self.rng = np.random.default_rng([seed, split, index])
         self.canvas = Canvas(size)
         self.light = _light(self.rng)
@@ -77,11 +80,12 @@ class Scene:
         self.classes: list[int] = []
         self._palettes = Palettes(self.rng)
         self._world = (seed, split)
+        self._variants = variants
 
     def look(self, name: str, period: float) -> Look:
         """Draw how one object of class `name` is painted, with repeats of about `period`."""
         rng = self.rng
-        tones = _tones(*self._world, name, int(rng.integers(VARIANTS)))
+        tones = _tones(*self._world, name, int(rng.integers(self._variants)))
         angle = rng.normal(0, 0.15) if rng.uniform() < 0.5 else rng.uniform(0, np.pi)
         scale = np.exp(rng.uniform(np.log(0.65), np.log(1.6)))
         offset = (rng.uniform(0, SIDE), rng.uniform(0, SIDE))
@@ -136,7 +140,7 @@ def render_portrait(seed: int, split: int, index: int, size: int) -> tuple[Bytes
         The image (size, size, 3) uint8 RGB and the subject's id in all of a (size, size) uint8 array: a label of
         the image, which says nothing of where the subject is.
     """
-    scene = Scene(seed, split, index, size)
+    scene = Scene(seed, split, index, size, variants=PORTRAIT_VARIANTS)
     subject = str(scene.rng.choice(CLASSES))
     side = scene.canvas.side
     upright = scene.rng.uniform() < 0.5
