@@ -70,6 +70,40 @@ def cka(k_student: Tensor, k_teacher: Tensor, valid: Tensor) -> Tensor:
     return (_unit_centred(k_student, valid) * _unit_centred(k_teacher, valid)).sum(dim=(1, 2))
 
 
+@in_float32
+def deconfounded_cka(k_student: Tensor, k_teacher: Tensor, valid: Tensor, image: Tensor) -> Tensor:
+    """Return the alignment of what is left of each centred kernel once the other images' mean is regressed out.
+
+    Near tokens resemble each other, and the same positions do so in every image. Biased CKA rewards a student for
+    that alone, up to its maximum; here it counts for nothing. Leaving out the whole image, not the pair, keeps the
+    content of an image that several pairs share.
+
+    Args:
+        k_student: kernel `(P, N, N)`, symmetric, over a grid of points that means the same in all pairs.
+        k_teacher: kernel `(P, N, N)` over the same tokens.
+        valid: tokens that count, `(P, N)` bool.
+        image: which image of the batch a pair belongs to, `(P,)` int64.
+
+    Returns:
+        `(P,)` float32 in [-1, 1]; a side on which nothing is left gives 0, and so is its gradient. Pairs of a single
+        image have nothing to be compared with and keep their biased CKA.
+
+    Source: Cui et al. 2022 (arXiv 2202.00095), with the mean kernel of other images as the confounder.
+    """
+    student = _without_confounder(_unit_centred(k_student, valid), valid, image)
+    teacher = _without_confounder(_unit_centred(k_teacher, valid), valid, image)
+    return (_unit_centred(student, valid) * _unit_centred(teacher, valid)).sum(dim=(1, 2))
+
+
+def _without_confounder(kernel: Tensor, valid: Tensor, image: Tensor) -> Tensor:
+    """Regress the mean of the other images' kernels out of each centred kernel (P, N, N)."""
+    other = (image[:, None] != image).to(kernel.dtype)
+    entries = (valid[:, :, None] & valid[:, None, :]).to(kernel.dtype)
+    mean = torch.einsum("pq,qnm->pnm", other, kernel) / torch.einsum("pq,qnm->pnm", other, entries).clamp_min(1)
+    confounder = _unit_centred(mean, valid)
+    return kernel - (kernel * confounder).sum(dim=(1, 2), keepdim=True) * confounder
+
+
 def _unit_centred(kernel: Tensor, valid: Tensor) -> Tensor:
     """Return the centred kernel at Frobenius norm 1, or zero where only rounding is left of it."""
     centred = centre(kernel, valid)

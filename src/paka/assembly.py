@@ -56,7 +56,9 @@ def build_module(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTrain
 
 
 def _objective_arguments(cfg: DictConfig, encoder: Encoder, source: Source) -> dict[str, Any]:
-    return {"dim": encoder.dim, "tags": len(source.tag_names)} if cfg.objective.reads_tags else {}
+    if cfg.objective.projects:
+        return {}
+    return {"dim": encoder.dim, **({"tags": len(source.tag_names)} if cfg.objective.reads_tags else {})}
 
 
 def build_data(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTrainingData:

@@ -108,6 +108,7 @@ class PostTraining(L.LightningModule):
             student_globals=student_globals,
             student_locals=student_locals,
             teacher=teacher,
+            clean=batch.teacher.flatten(0, 1),
             tags=batch.tags,
         )
 

@@ -86,6 +86,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "backbone.batch_size",
         "backbone.global_grid",
         "backbone.local_grid",
+        "augmentation.photometric.erase_cell",
         "augmentation.globals",
         "head.hidden",
         "head.out",
@@ -136,6 +137,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "augmentation.photometric.jitter_probability",
         "augmentation.photometric.gray_probability",
         "augmentation.photometric.blur_probability",
+        "augmentation.photometric.erase",
     ),
     _within(0, 0.5): ("augmentation.photometric.hue",),
     _SHARE: ("augmentation.containment",),
@@ -185,9 +187,10 @@ def _locals_are_smaller(cfg: DictConfig) -> str | None:
 
 
 def _globals_are_rendered(cfg: DictConfig) -> str | None:
-    if cfg.augmentation.student_globals or not (cfg.augmentation.global_pairs or cfg.objective.reads_tags):
+    reads_globals = not cfg.objective.projects
+    if cfg.augmentation.student_globals or not (cfg.augmentation.global_pairs or reads_globals):
         return None
-    needs = "an image-level objective" if cfg.objective.reads_tags else "augmentation.global_pairs=true"
+    needs = "an objective that compares no pairs" if reads_globals else "augmentation.global_pairs=true"
     return f"augmentation.student_globals: expected true with {needs}, got False"
 
 
@@ -230,7 +233,7 @@ RELATIONS = (
     _at_most("backbone.local_grid", "backbone.global_grid"),
     _at_most("profile.k", "profile.memory"),
     Relation(("augmentation.local_scale", "augmentation.global_scale"), _locals_are_smaller),
-    Relation(("augmentation.student_globals", "objective.reads_tags"), _globals_are_rendered),
+    Relation(("augmentation.student_globals", "objective.projects"), _globals_are_rendered),
     Relation(("augmentation.locals", "augmentation.globals", "objective.projects"), _views_are_compared),
     Relation(("objective.grid", "objective.loss.min_points"), _points_suffice),
     Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),

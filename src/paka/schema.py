@@ -41,6 +41,8 @@ class Photometric:
     gray_probability: float = MISSING
     blur_probability: float = MISSING
     blur_sigma: list[float] = MISSING
+    erase: float = MISSING
+    erase_cell: int = MISSING
 
 
 @dataclass

@@ -24,6 +24,8 @@ from torch import Tensor
 Pixels = TypeVar("Pixels", np.uint8, np.float32)
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the source image; right and bottom are exclusive."""
+GRAY = np.uint8(128)
+"""What erased cells are painted with."""
 
 
 class Views(NamedTuple):
@@ -88,7 +90,7 @@ def intersection_area(a: Box, b: Box) -> int:
 
 @dataclass(frozen=True)
 class Photometric:
-    """Colour jitter, grey and blur of a student view; the teacher's views get none of it.
+    """Colour jitter, grey, blur and erasure of a student view; the teacher's views get none of it.
 
     Attributes:
         brightness: Brightness and, below, contrast and saturation are scaled by a factor in [1 - x, 1 + x].
@@ -99,6 +101,8 @@ class Photometric:
         gray_probability: Probability of dropping the colour.
         blur_probability: Probability of a Gaussian blur.
         blur_sigma: Range of the blur's standard deviation in pixels of the view.
+        erase: Probability of painting a cell of the view grey.
+        erase_cell: Side of these square cells in pixels of the view.
     """
 
     brightness: float
@@ -109,6 +113,8 @@ class Photometric:
     gray_probability: float
     blur_probability: float
     blur_sigma: tuple[float, float]
+    erase: float = 0.0
+    erase_cell: int = 8
 
     @cached_property
     def pipeline(self) -> A.Compose:
@@ -128,7 +134,13 @@ class Photometric:
         # Albumentations repeats one stream in every worker unless each sample seeds it.
         self.pipeline.set_random_seed(int(rng.integers(2**31)))
         augmented: NDArray[np.uint8] = self.pipeline(image=view)["image"]
-        return augmented
+        return self._erase(augmented, rng) if self.erase else augmented
+
+    def _erase(self, view: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        height, width = view.shape[:2]
+        cells = rng.random((-(-height // self.erase_cell), -(-width // self.erase_cell))) < self.erase
+        erased = np.kron(cells, np.ones((self.erase_cell, self.erase_cell), bool))[:height, :width]
+        return np.where(erased[..., None], GRAY, view)
 
 
 def _around_one(strength: float) -> tuple[float, float]:

@@ -27,6 +27,7 @@ class Correspondences:
             augmentation renders none.
         student_locals: The student's encoder tokens of the locals, batch (B * L), or None.
         teacher: The teacher's encoder tokens of the clean globals, batch (B * G); None when no pair needs it.
+        clean: The clean globals themselves, (B * G, 3, S, S) uint8.
         tags: Image-level tags, (B, T) in {0, 1}; T is 0 for sources without tags.
     """
 
@@ -39,4 +40,5 @@ class Correspondences:
     student_globals: Tokens | None
     student_locals: Tokens | None
     teacher: Tokens | None
+    clean: Tensor
     tags: Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from paka.alignment import cka
+from paka.alignment import cka, deconfounded_cka
 from paka.kernels import Kernel
 from paka.objectives import Correspondences
 
@@ -16,6 +16,7 @@ class PaKA(nn.Module):
     Args:
         kernel: Similarity of tokens, for instance `paka.kernels.linear`, used on both sides.
         min_points: A pair with fewer valid points does not count; at least 2.
+        deconfound: Regress out of each kernel what the kernels of the other images share, position above all.
 
     Raises:
         ValueError: `min_points` is under 2, where a centred kernel is always zero.
@@ -23,7 +24,7 @@ class PaKA(nn.Module):
     Source: PaKA (arXiv 2509.05606).
     """
 
-    def __init__(self, kernel: Kernel, *, min_points: int = 4) -> None:
+    def __init__(self, kernel: Kernel, *, min_points: int = 4, deconfound: bool = False) -> None:
         super().__init__()
         if min_points < 2:
             raise ValueError(
@@ -31,6 +32,7 @@ class PaKA(nn.Module):
             )
         self.kernel = kernel
         self.min_points = min_points
+        self.deconfound = deconfound
 
     def forward(self, batch: Correspondences) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and what to log of it.
@@ -50,7 +52,11 @@ class PaKA(nn.Module):
         teacher = batch.aligned_teacher.detach()
         k_student = self.kernel(batch.aligned_student, teacher, batch.valid)
         k_teacher = self.kernel(teacher, teacher, batch.valid)
-        similarity = cka(k_student, k_teacher, batch.valid)
+        similarity = (
+            deconfounded_cka(k_student, k_teacher, batch.valid, batch.image)
+            if self.deconfound
+            else cka(k_student, k_teacher, batch.valid)
+        )
 
         usable = batch.valid.sum(dim=1) >= self.min_points
         members = _members(batch.image, usable, images=batch.images)
