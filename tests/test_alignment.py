@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paka.alignment import centre, cka, hsic
+from paka.alignment import centre, cka, deconfounded_cka, hsic
 from paka.kernels import Kernel, cosine, linear, rbf
 
 Array = NDArray[np.float64]
@@ -220,3 +220,79 @@ def test_autocast_changes_nothing() -> None:
 def test_no_pairs_give_no_values() -> None:
     empty = torch.zeros(0, 49, 49)
     assert cka(empty, empty, torch.zeros(0, 49, dtype=torch.bool)).shape == (0,)
+
+
+def deconfounded_reference(
+    student: Array, teacher: Array, valid: NDArray[np.bool_], image: list[int]
+) -> list[float]:
+    def residuals(kernels: Array) -> list[Array]:
+        n = kernels.shape[1]
+        units = np.zeros_like(kernels)
+        for p in range(len(kernels)):
+            chosen = np.ix_(valid[p], valid[p])
+            centred = centre_reference(kernels[p][chosen])
+            units[p][chosen] = centred / np.linalg.norm(centred)
+        left = []
+        for p in range(len(kernels)):
+            mean = np.zeros((n, n))
+            for i in range(n):
+                for j in range(n):
+                    others = [
+                        q for q in range(len(kernels)) if image[q] != image[p] and valid[q, i] and valid[q, j]
+                    ]
+                    mean[i, j] = np.mean([units[q, i, j] for q in others]) if others else 0
+            chosen = np.ix_(valid[p], valid[p])
+            confounder = centre_reference(mean[chosen]).ravel()
+            own = units[p][chosen].ravel()
+            left.append(own - (own @ confounder) / (confounder @ confounder) * confounder)
+        return left
+
+    pairs = zip(residuals(student), residuals(teacher), strict=True)
+    return [float(a @ b / np.sqrt((a @ a) * (b @ b))) for a, b in pairs]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_deconfounded_cka_equals_its_reference(masked: bool) -> None:
+    image = torch.tensor([0, 0, 1, 2, 2])
+    student, teacher = symmetric(5, 9, 9, seed=1), symmetric(5, 9, 9, seed=2) + symmetric(1, 9, 9, seed=3)
+    valid = some_valid(5, 9) if masked else torch.ones(5, 9, dtype=torch.bool)
+    expected = deconfounded_reference(
+        student.double().numpy(), teacher.double().numpy(), valid.numpy(), image.tolist()
+    )
+    result = deconfounded_cka(student, teacher, valid, image)
+    torch.testing.assert_close(result, torch.tensor(expected).float(), atol=1e-5, rtol=0)
+
+
+def test_what_all_images_share_does_not_align_them() -> None:
+    position = linear(draw(1, 16, 2), draw(1, 16, 2), torch.ones(1, 16, dtype=torch.bool))
+    student, teacher = draw(8, 16, 6, seed=1), draw(8, 16, 6, seed=2)
+    valid, image = everything(student), torch.arange(8)
+    k_student = linear(student, student, valid) + 100 * position
+    k_teacher = linear(teacher, teacher, valid) + 100 * position
+    assert (cka(k_student, k_teacher, valid) > 0.9).all()
+    shared = deconfounded_cka(k_student, k_teacher, valid, image)
+    unshared = deconfounded_cka(
+        linear(student, student, valid), linear(teacher, teacher, valid), valid, image
+    )
+    torch.testing.assert_close(shared, unshared, atol=0.15, rtol=0)
+
+
+def test_content_that_several_pairs_of_an_image_share_counts() -> None:
+    tokens = draw(3, 16, 6).repeat_interleave(4, dim=0)
+    k, valid, image = (
+        linear(tokens, tokens, everything(tokens)),
+        everything(tokens),
+        torch.arange(3).repeat_interleave(4),
+    )
+    torch.testing.assert_close(deconfounded_cka(k, k, valid, image), torch.ones(12))
+    alike = linear(tokens[:1], tokens[:1], everything(tokens[:1])).expand(12, -1, -1)
+    assert deconfounded_cka(alike, alike, valid, image).abs().max() < 1e-4
+
+
+def test_gradients_of_deconfounded_cka() -> None:
+    valid, image = some_valid(4, 6), torch.tensor([0, 0, 1, 1])
+    teacher = symmetric(4, 6, 6, seed=2).double()
+    tokens = draw(4, 6, 5, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda z: deconfounded_cka(linear(z, z, valid), teacher, valid, image), tokens
+    )

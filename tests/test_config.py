@@ -27,9 +27,10 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 
 def choosing(group: str, option: str) -> list[str]:
     """Overrides that choose an option and give it what it asks for."""
-    image_level = ["augmentation=image_level", "objective=image_tags"]
-    if option in ("image_level", "image_tags"):
-        return image_level
+    together = [{"image_level", "image_tags"}, {"masked", "masked_features"}]
+    for augmentation, objective in map(sorted, together):
+        if option in (augmentation, objective):
+            return [f"augmentation={augmentation}", f"objective={objective}"]
     roots = [f"{group}.root=x"] if group in ("data", "benchmark") and option in ROOTED else []
     if group == "experiment" and option in ("camvid", "paper"):
         roots = ["data.root=x"]

@@ -10,6 +10,7 @@ import torch
 
 from paka.correspondence import align
 from paka.views import (
+    GRAY,
     MultiCrop,
     Photometric,
     collate,
@@ -157,3 +158,15 @@ def token_map(view: np.ndarray, patch: int) -> torch.Tensor:
     """Average a (S, S, 3) view over its patches: (1, S / patch, S / patch, 2)."""
     tokens = torch.from_numpy(view).unflatten(0, (-1, patch)).unflatten(2, (-1, patch)).mean(dim=(1, 3))
     return tokens[None, ..., :2]
+
+
+def test_erasure_paints_about_its_share_of_whole_cells_grey() -> None:
+    photometric = dataclasses.replace(
+        PHOTOMETRIC, jitter_probability=0, gray_probability=0, blur_probability=0, erase=0.4
+    )
+    view = np.full((60, 96, 3), 7, np.uint8)
+    erased = (photometric(view, np.random.default_rng(0)) == GRAY).all(axis=2)
+    cells = erased[:56].reshape(7, 8, 12, 8).mean(axis=(1, 3))
+    assert set(np.unique(cells)) == {0.0, 1.0}
+    assert 0.25 < cells.mean() < 0.55
+    assert (view == 7).all()

@@ -85,8 +85,8 @@ def deconfounded_cka(k_student: Tensor, k_teacher: Tensor, valid: Tensor, image:
         image: which image of the batch a pair belongs to, `(P,)` int64.
 
     Returns:
-        `(P,)` float32 in [-1, 1]; a side on which nothing is left gives 0, and so is its gradient. Pairs of a single
-        image have nothing to be compared with and keep their biased CKA.
+        `(P,)` float32 in [-1, 1]; a side on which nothing is left gives 0, and so is its gradient. Undefined
+        for pairs of a single image, which keep their biased CKA.
 
     Source: Cui et al. 2022 (arXiv 2202.00095), with the mean kernel of other images as the confounder.
     """
@@ -99,7 +99,9 @@ def _without_confounder(kernel: Tensor, valid: Tensor, image: Tensor) -> Tensor:
     """Regress the mean of the other images' kernels out of each centred kernel (P, N, N)."""
     other = (image[:, None] != image).to(kernel.dtype)
     entries = (valid[:, :, None] & valid[:, None, :]).to(kernel.dtype)
-    mean = torch.einsum("pq,qnm->pnm", other, kernel) / torch.einsum("pq,qnm->pnm", other, entries).clamp_min(1)
+    mean = torch.einsum("pq,qnm->pnm", other, kernel) / torch.einsum("pq,qnm->pnm", other, entries).clamp_min(
+        1
+    )
     confounder = _unit_centred(mean, valid)
     return kernel - (kernel * confounder).sum(dim=(1, 2), keepdim=True) * confounder
 

@@ -37,6 +37,7 @@ def correspondences(pairs: int = 6, *, images: int = 3, **changes: Any) -> Corre
         "student_globals": None,
         "student_locals": None,
         "teacher": None,
+        "clean": torch.zeros(images, 3, 16, 16, dtype=torch.uint8),
         "tags": torch.zeros(images, 0),
     }
     return Correspondences(**(fields | changes))
@@ -161,3 +162,12 @@ def test_nothing_waits_for_the_device(kernel: Kernel) -> None:
 def test_too_small_min_points_is_named() -> None:
     with pytest.raises(ValueError, match="at least 2, got 1"):
         PaKA(linear, min_points=1)
+
+
+def test_deconfounding_needs_another_image() -> None:
+    objective = PaKA(linear, deconfound=True)
+    with pytest.raises(ValueError, match="at least 2 images per process"):
+        objective(correspondences(images=1))
+    loss, logs = objective(correspondences())
+    assert loss.item() == pytest.approx(1 - logs["cka"].item())
+    assert loss > PaKA(linear)(correspondences())[0]

@@ -13,10 +13,14 @@ from paka.objectives import Correspondences
 class PaKA(nn.Module):
     """The objective `1 - CKA(K_student, K_teacher)` over the aligned tokens of each view pair.
 
+    With `deconfound`, position no longer earns anything: tokens that merely encode where they are have the same
+    kernel in every image, and biased CKA, the paper's, is then near 1 for any student (`experiments/demo/`).
+
     Args:
         kernel: Similarity of tokens, for instance `paka.kernels.linear`, used on both sides.
         min_points: A pair with fewer valid points does not count; at least 2.
-        deconfound: Regress out of each kernel what the kernels of the other images share, position above all.
+        deconfound: Regress out of each kernel what the kernels of the other images share, position above all. The
+            other images are those of the same process.
 
     Raises:
         ValueError: `min_points` is under 2, where a centred kernel is always zero.
@@ -46,17 +50,23 @@ class PaKA(nn.Module):
                 `(P,)` and `images`. Nothing flows back into the teacher.
 
         Returns:
-            The loss, float32 in [0, 1], a differentiable 0 without usable pairs; and detached `cka`, averaged
-            like the loss, and `valid_points`, the share of all points.
+            The loss, float32 in [0, 1] or, deconfounded, in [0, 2], a differentiable 0 without usable pairs; and
+            detached `cka`, averaged like the loss, and `valid_points`, the share of all points.
+
+        Raises:
+            ValueError: There is nothing to deconfound with: one image only.
         """
+        if self.deconfound and batch.images < 2:
+            raise ValueError(
+                "objective.loss.deconfound needs at least 2 images per process: raise backbone.batch_size"
+            )
         teacher = batch.aligned_teacher.detach()
         k_student = self.kernel(batch.aligned_student, teacher, batch.valid)
         k_teacher = self.kernel(teacher, teacher, batch.valid)
-        similarity = (
-            deconfounded_cka(k_student, k_teacher, batch.valid, batch.image)
-            if self.deconfound
-            else cka(k_student, k_teacher, batch.valid)
-        )
+        if self.deconfound:
+            similarity = deconfounded_cka(k_student, k_teacher, batch.valid, batch.image)
+        else:
+            similarity = cka(k_student, k_teacher, batch.valid)
 
         usable = batch.valid.sum(dim=1) >= self.min_points
         members = _members(batch.image, usable, images=batch.images)
