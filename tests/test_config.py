@@ -56,6 +56,13 @@ def test_groups_are_the_documented_ones():
     assert documented.split() == GROUPS
 
 
+def test_deconfounding_needs_two_images_in_a_micro_batch():
+    (problem,) = validate(
+        composed("objective.loss.deconfound=true", "backbone.batch_size=4", "trainer.accumulate=4")
+    )
+    assert problem.startswith("objective.loss.deconfound: expected at least 2 images per micro-batch")
+
+
 @pytest.mark.parametrize("group", ["backbone", "eval", "profile"])
 def test_evaluation_shares_the_options_of_training(group: str):
     for option in (option for name, option in OPTIONS if name == group):
@@ -155,6 +162,7 @@ def test_problems_are_found_all_at_once():
             "objective.loss.min_points=10000",
             r"objective.loss.min_points: expected at most objective.grid \*\* 2 = [0-9]+, got 10000",
         ),
+        ("objective.loss.deconfound=maybe", "objective.loss.deconfound: expected true or false, got 'maybe'"),
         ("export=both", "export: expected one of teacher, student, got 'both'"),
         ("eval.every=0", "eval.every: expected null or an integer of at least 1, got 0"),
         ("augmentation=image_level", "augmentation: expected views to compare"),

@@ -61,6 +61,7 @@ def _range(high: float | None = None) -> Rule:
 _NOT_NEGATIVE = Rule("a number of at least 0", lambda value: _is_number(value) and value >= 0)
 _SHARE = Rule("a number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1)
 _BELOW_ONE = Rule("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
+_SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
 _GRID = Rule("[rows, columns], integers of at least 2", lambda value: _pair(value, _at_least(2).holds))
 _BETAS = Rule("two numbers from 0 to below 1", lambda value: _pair(value, _BELOW_ONE.holds))
 
@@ -144,6 +145,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _BELOW_ONE: ("backbone.encoder.drop_path", "profile.linear_momentum"),
     _range(): ("augmentation.ratio", "augmentation.photometric.blur_sigma"),
     _range(1): ("augmentation.global_scale", "augmentation.local_scale"),
+    _SWITCH: ("objective.loss.deconfound",),
     _GRID: ("profile.grid",),
     _BETAS: ("optim.optimizer.betas",),
     _one_of("median", "fixed"): ("kernel.bandwidth_rule",),
@@ -204,6 +206,15 @@ def _views_are_compared(cfg: DictConfig) -> str | None:
     )
 
 
+def _others_to_deconfound_with(cfg: DictConfig) -> str | None:
+    if not cfg.objective.loss.deconfound or cfg.backbone.batch_size > cfg.trainer.accumulate:
+        return None
+    return (
+        "objective.loss.deconfound: expected at least 2 images per micro-batch, got backbone.batch_size="
+        f"{cfg.backbone.batch_size} in trainer.accumulate={cfg.trainer.accumulate}"
+    )
+
+
 def _points_suffice(cfg: DictConfig) -> str | None:
     points, least = cfg.objective.grid**2, cfg.objective.loss.min_points
     return (
@@ -236,6 +247,9 @@ RELATIONS = (
     Relation(("augmentation.student_globals", "objective.projects"), _globals_are_rendered),
     Relation(("augmentation.locals", "augmentation.globals", "objective.projects"), _views_are_compared),
     Relation(("objective.grid", "objective.loss.min_points"), _points_suffice),
+    Relation(
+        ("objective.loss.deconfound", "backbone.batch_size", "trainer.accumulate"), _others_to_deconfound_with
+    ),
     Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),
     Relation(("backbone.batch_size", "teacher.permute"), _others_to_permute),
 )
