@@ -92,27 +92,32 @@ def deconfounded_cka(k_student: Tensor, k_teacher: Tensor, valid: Tensor, image:
     """
     student = _without_confounder(_unit_centred(k_student, valid), valid, image)
     teacher = _without_confounder(_unit_centred(k_teacher, valid), valid, image)
-    return (_unit_centred(student, valid) * _unit_centred(teacher, valid)).sum(dim=(1, 2))
+    return (student * teacher).sum(dim=(1, 2))
 
 
 def _without_confounder(kernel: Tensor, valid: Tensor, image: Tensor) -> Tensor:
-    """Regress the mean of the other images' kernels out of each centred kernel (P, N, N)."""
+    """Regress the mean of the other images' kernels out of each centred unit kernel (P, N, N)."""
     other = (image[:, None] != image).to(kernel.dtype)
     entries = (valid[:, :, None] & valid[:, None, :]).to(kernel.dtype)
     mean = torch.einsum("pq,qnm->pnm", other, kernel) / torch.einsum("pq,qnm->pnm", other, entries).clamp_min(
         1
     )
     confounder = _unit_centred(mean, valid)
-    return kernel - (kernel * confounder).sum(dim=(1, 2), keepdim=True) * confounder
+    left = kernel - (kernel * confounder).sum(dim=(1, 2), keepdim=True) * confounder
+    return _unit(left, torch.ones_like(left[:, :1, :1]))
 
 
 def _unit_centred(kernel: Tensor, valid: Tensor) -> Tensor:
     """Return the centred kernel at Frobenius norm 1, or zero where only rounding is left of it."""
-    centred = centre(kernel, valid)
-    largest = centred.detach().abs().amax(dim=(1, 2), keepdim=True)
     before = torch.where(valid[:, :, None] & valid[:, None, :], kernel.detach(), 0)
-    rounding = kernel.shape[1] * torch.finfo(kernel.dtype).eps * before.abs().amax(dim=(1, 2), keepdim=True)
+    return _unit(centre(kernel, valid), before.abs().amax(dim=(1, 2), keepdim=True))
+
+
+def _unit(kernel: Tensor, scale: Tensor) -> Tensor:
+    """Return `kernel` at Frobenius norm 1, or zero where all of it is rounding of numbers as large as `scale`."""
+    largest = kernel.detach().abs().amax(dim=(1, 2), keepdim=True)
+    rounding = kernel.shape[1] * torch.finfo(kernel.dtype).eps * scale
 
     # The largest entry becomes 1, so the norm is at least 1 and needs no epsilon; over infinity all become 0.
-    scaled = centred / torch.where(largest > rounding, largest, torch.inf)
+    scaled = kernel / torch.where(largest > rounding, largest, torch.inf)
     return scaled / scaled.square().sum(dim=(1, 2), keepdim=True).clamp_min(1).sqrt()

@@ -17,7 +17,7 @@ SIDE, PATCH, GRID = 64, 8, 8
 CHANNELS = ORIENTATIONS + 1
 
 
-def wave(angle: float, period: float = 16.0) -> Tensor:
+def wave(angle: float, period: float = 32.0) -> Tensor:
     """A grating whose gradients point at `angle`, (1, 3, SIDE, SIDE) uint8."""
     y, x = np.mgrid[:SIDE, :SIDE]
     tones = 128 + 100 * np.sin(2 * np.pi / period * (x * np.cos(angle) + y * np.sin(angle)))
@@ -52,7 +52,7 @@ def test_a_grating_falls_into_the_bin_of_its_angle(bin_: int) -> None:
     inside = features[0, 2:-2, 2:-2].unflatten(-1, (len(WIDTHS), CHANNELS))
     shares = inside[..., :-1] / inside[..., -1:]
     assert (shares.argmax(dim=-1) == bin_).all()
-    assert (shares[..., bin_] > 0.9).all()
+    assert (shares[..., bin_] > 0.85).all()
 
 
 def test_between_two_bins_a_grating_falls_into_both() -> None:
@@ -85,7 +85,7 @@ def test_a_flat_picture_has_no_gradients_and_stays_finite() -> None:
 
 
 def test_the_loss_is_one_for_a_constant_guess_and_zero_for_the_truth() -> None:
-    clean = noise(4)
+    clean = torch.cat([noise(), wave(0.3), wave(1.2)])
     target = oriented_gradients(clean, PATCH)
     objective = MaskedFeatures(target.shape[-1])
     torch.nn.init.zeros_(objective.predictor.bias)
