@@ -6,9 +6,10 @@ python=${PYTHON:-.venv/bin/python}
 runs=${1:-outputs/experiments/demo}
 
 for seed in 0 1 2; do
-    for name in demo demo_permuted demo_continued; do
+    for name in demo demo_permuted demo_continued demo_masked; do
         "$python" -m paka.train experiment=$name seed=$seed hydra.run.dir="$runs/$name-$seed"
     done
+    "$python" -m paka.train experiment=demo objective=paka seed=$seed hydra.run.dir="$runs/demo_biased-$seed"
     for features in zscore whiten; do
         "$python" -m paka.evaluate backbone=tiny features=$features seed=$seed hydra.run.dir="$runs/$features-$seed"
     done
