@@ -56,11 +56,11 @@ def test_groups_are_the_documented_ones():
     assert documented.split() == GROUPS
 
 
-def test_deconfounding_needs_two_images_in_a_micro_batch():
-    (problem,) = validate(
-        composed("objective.loss.deconfound=true", "backbone.batch_size=4", "trainer.accumulate=4")
-    )
-    assert problem.startswith("objective.loss.deconfound: expected at least 2 images per micro-batch")
+def test_deconfounding_needs_two_images_at_a_time():
+    shared = "objective=paka_deconfounded", "trainer.accumulate=2", "trainer.devices=2"
+    (problem,) = validate(composed(*shared, "backbone.batch_size=4"))
+    assert problem.startswith("backbone.batch_size: expected at least 8, two images at a time")
+    assert validate(composed(*shared, "backbone.batch_size=8")) == []
 
 
 @pytest.mark.parametrize("group", ["backbone", "eval", "profile"])

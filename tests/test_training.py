@@ -167,9 +167,11 @@ def test_evaluation_scores_an_export_as_the_run_did(
     ]
     command = ["-m", "paka.evaluate", *settings, "benchmark=folder", f"benchmark.root={photographs}"]
     export = finished[0] / "encoder.safetensors"
-    process = start([*command, f"candidate={export}", f"features={features}", f"hydra.run.dir={tmp_path}"])
+    settings = [f"candidate={export}", f"features={features}", "method=compared"]
+    process = start([*command, *settings, f"hydra.run.dir={tmp_path}"])
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
+    assert {row["method"] for row in rows(tmp_path / "results.csv")} == {"compared"}
     columns = ("protocol", "before", "after") if features == "none" else ("protocol", "before")
     scored, expected = (
         [[row[column] for column in columns] for row in rows(folder / "results.csv")]

@@ -45,8 +45,8 @@ def evaluate(cfg: DictConfig) -> float | None:
     before = benchmark.segment(encoder)
     changes = cfg.candidate is not None or cfg.features != "none"
     after = benchmark.segment(candidate, TRANSFORMS[cfg.features]) if changes else None
-    method = "" if not changes else cfg.features if cfg.candidate is None else "candidate"
-    scores = benchmark.compare(before, after, method=method)
+    change = "" if not changes else cfg.features if cfg.candidate is None else "candidate"
+    scores = benchmark.compare(before, after, method=cfg.method or change)
     write_results(output_dir / "results.csv", scores)
     paths = {"results.csv": output_dir / "results.csv"}
     report.closing(scores, paths, command_line("features=whiten"))

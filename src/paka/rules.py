@@ -207,11 +207,12 @@ def _views_are_compared(cfg: DictConfig) -> str | None:
 
 
 def _others_to_deconfound_with(cfg: DictConfig) -> str | None:
-    if not cfg.objective.loss.deconfound or cfg.backbone.batch_size > cfg.trainer.accumulate:
+    shares = _devices(cfg) * cfg.trainer.accumulate
+    if not cfg.objective.loss.deconfound or cfg.backbone.batch_size >= 2 * shares:
         return None
     return (
-        "objective.loss.deconfound: expected at least 2 images per micro-batch, got backbone.batch_size="
-        f"{cfg.backbone.batch_size} in trainer.accumulate={cfg.trainer.accumulate}"
+        f"backbone.batch_size: expected at least {2 * shares}, two images at a time, with "
+        f"objective.loss.deconfound=true, got {cfg.backbone.batch_size}"
     )
 
 
@@ -224,8 +225,12 @@ def _points_suffice(cfg: DictConfig) -> str | None:
     )
 
 
+def _devices(cfg: DictConfig) -> int:
+    return 1 if cfg.trainer.devices == "auto" else cfg.trainer.devices
+
+
 def _batch_is_shared_out(cfg: DictConfig) -> str | None:
-    devices = 1 if cfg.trainer.devices == "auto" else cfg.trainer.devices
+    devices = _devices(cfg)
     if cfg.backbone.batch_size % (devices * cfg.trainer.accumulate) == 0:
         return None
     return (
@@ -248,7 +253,8 @@ RELATIONS = (
     Relation(("augmentation.locals", "augmentation.globals", "objective.projects"), _views_are_compared),
     Relation(("objective.grid", "objective.loss.min_points"), _points_suffice),
     Relation(
-        ("objective.loss.deconfound", "backbone.batch_size", "trainer.accumulate"), _others_to_deconfound_with
+        ("objective.loss.deconfound", "backbone.batch_size", "trainer.devices", "trainer.accumulate"),
+        _others_to_deconfound_with,
     ),
     Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),
     Relation(("backbone.batch_size", "teacher.permute"), _others_to_permute),

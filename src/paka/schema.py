@@ -202,6 +202,7 @@ class Evaluate:
     seed: int = MISSING
     split: str = MISSING
     candidate: str | None = MISSING
+    method: str | None = MISSING
     features: str = MISSING
     run_name: str = MISSING
     output_dir: str = MISSING
