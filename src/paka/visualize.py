@@ -257,7 +257,17 @@ def _validation(axis: Axes, validation: Mapping[str, tuple[ArrayLike, ArrayLike]
         )
     axis.set_title("Validation mIoU (%)")
     if len(validation) > 1:
-        axis.legend(frameon=False, fontsize=8, handlelength=1.4)
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + 0.15 * (high - low))  # room for the legend above the lines
+        axis.legend(
+            loc="upper center",
+            ncols=3,
+            frameon=False,
+            fontsize=8,
+            handlelength=1,
+            columnspacing=1,
+            borderaxespad=0,
+        )
     else:
         axis.set_title(f"Validation mIoU (%), {next(iter(validation)).replace('_', '-')}")
 
