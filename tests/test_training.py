@@ -31,6 +31,7 @@ SMALL = [
     "head.hidden=16",
     "head.out=8",
     "trainer.max_steps=4",
+    "trainer.precision=32-true",
     "trainer.log_every=1",
     "trainer.workers=0",
     "profile.grid=[4,4]",

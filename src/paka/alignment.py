@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_reduce
 
 from paka.precision import in_float32
 
@@ -76,13 +77,14 @@ def deconfounded_cka(k_student: Tensor, k_teacher: Tensor, valid: Tensor, image:
 
     Near tokens resemble each other, and the same positions do so in every image. Biased CKA rewards a student for
     that alone, up to its maximum; here it counts for nothing. Leaving out the whole image, not the pair, keeps the
-    content of an image that several pairs share.
+    content of an image that several pairs share. The other images are those of all processes, which must call this
+    together.
 
     Args:
         k_student: kernel `(P, N, N)`, symmetric, over a grid of points that means the same in all pairs.
         k_teacher: kernel `(P, N, N)` over the same tokens.
         valid: tokens that count, `(P, N)` bool.
-        image: which image of the batch a pair belongs to, `(P,)` int64.
+        image: which image of the batch a pair belongs to, `(P,)` int64; each process has images of its own.
 
     Returns:
         `(P,)` float32 in [-1, 1]; a side on which nothing is left gives 0, and so is its gradient. Undefined
@@ -99,12 +101,19 @@ def _without_confounder(kernel: Tensor, valid: Tensor, image: Tensor) -> Tensor:
     """Regress the mean of the other images' kernels out of each centred unit kernel (P, N, N)."""
     other = (image[:, None] != image).to(kernel.dtype)
     entries = (valid[:, :, None] & valid[:, None, :]).to(kernel.dtype)
-    mean = torch.einsum("pq,qnm->pnm", other, kernel) / torch.einsum("pq,qnm->pnm", other, entries).clamp_min(
-        1
-    )
+    total = torch.einsum("pq,qnm->pnm", other, kernel) + _elsewhere(kernel.sum(dim=0))
+    count = torch.einsum("pq,qnm->pnm", other, entries) + _elsewhere(entries.sum(dim=0))
+    mean = total / count.clamp_min(1)
     confounder = _unit_centred(mean, valid)
     left = kernel - (kernel * confounder).sum(dim=(1, 2), keepdim=True) * confounder
     return _unit(left, torch.ones_like(left[:, :1, :1]))
+
+
+def _elsewhere(local: Tensor) -> Tensor:
+    """Return the sum over the other processes of a tensor that each has; gradients find their way back to them."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return torch.zeros_like(local)
+    return all_reduce(local) - local
 
 
 def _unit_centred(kernel: Tensor, valid: Tensor) -> Tensor:

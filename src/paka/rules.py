@@ -207,11 +207,11 @@ def _views_are_compared(cfg: DictConfig) -> str | None:
 
 
 def _others_to_deconfound_with(cfg: DictConfig) -> str | None:
-    shares = _devices(cfg) * cfg.trainer.accumulate
-    if not cfg.objective.loss.deconfound or cfg.backbone.batch_size >= 2 * shares:
+    least = 2 * cfg.trainer.accumulate
+    if not cfg.objective.loss.deconfound or cfg.backbone.batch_size >= least:
         return None
     return (
-        f"backbone.batch_size: expected at least {2 * shares}, two images at a time, with "
+        f"backbone.batch_size: expected at least {least}, two images at a time, with "
         f"objective.loss.deconfound=true, got {cfg.backbone.batch_size}"
     )
 
@@ -225,12 +225,8 @@ def _points_suffice(cfg: DictConfig) -> str | None:
     )
 
 
-def _devices(cfg: DictConfig) -> int:
-    return 1 if cfg.trainer.devices == "auto" else cfg.trainer.devices
-
-
 def _batch_is_shared_out(cfg: DictConfig) -> str | None:
-    devices = _devices(cfg)
+    devices = 1 if cfg.trainer.devices == "auto" else cfg.trainer.devices
     if cfg.backbone.batch_size % (devices * cfg.trainer.accumulate) == 0:
         return None
     return (
@@ -253,8 +249,7 @@ RELATIONS = (
     Relation(("augmentation.locals", "augmentation.globals", "objective.projects"), _views_are_compared),
     Relation(("objective.grid", "objective.loss.min_points"), _points_suffice),
     Relation(
-        ("objective.loss.deconfound", "backbone.batch_size", "trainer.devices", "trainer.accumulate"),
-        _others_to_deconfound_with,
+        ("objective.loss.deconfound", "backbone.batch_size", "trainer.accumulate"), _others_to_deconfound_with
     ),
     Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),
     Relation(("backbone.batch_size", "teacher.permute"), _others_to_permute),

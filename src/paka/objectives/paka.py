@@ -19,8 +19,7 @@ class PaKA(nn.Module):
     Args:
         kernel: Similarity of tokens, for instance `paka.kernels.linear`, used on both sides.
         min_points: A pair with fewer valid points does not count; at least 2.
-        deconfound: Regress out of each kernel what the kernels of the other images share, position above all. The
-            other images are those of the same process.
+        deconfound: Regress out of each kernel what the kernels of the other images share, position above all.
 
     Raises:
         ValueError: `min_points` is under 2, where a centred kernel is always zero.
@@ -52,14 +51,7 @@ class PaKA(nn.Module):
         Returns:
             The loss, float32 in [0, 1] or, deconfounded, in [0, 2], a differentiable 0 without usable pairs; and
             detached `cka`, averaged like the loss, and `valid_points`, the share of all points.
-
-        Raises:
-            ValueError: There is nothing to deconfound with: one image only.
         """
-        if self.deconfound and batch.images < 2:
-            raise ValueError(
-                "objective.loss.deconfound needs at least 2 images per process: raise backbone.batch_size"
-            )
         teacher = batch.aligned_teacher.detach()
         k_student = self.kernel(batch.aligned_student, teacher, batch.valid)
         k_teacher = self.kernel(teacher, teacher, batch.valid)
