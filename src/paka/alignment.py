@@ -113,7 +113,8 @@ def _elsewhere(local: Tensor) -> Tensor:
     """Return the sum over the other processes of a tensor that each has; gradients find their way back to them."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return torch.zeros_like(local)
-    return all_reduce(local) - local
+    everywhere: Tensor = all_reduce(local)
+    return everywhere - local
 
 
 def _unit_centred(kernel: Tensor, valid: Tensor) -> Tensor:
