@@ -13,8 +13,8 @@ from paka.objectives import Correspondences
 class PaKA(nn.Module):
     """The objective `1 - CKA(K_student, K_teacher)` over the aligned tokens of each view pair.
 
-    With `deconfound`, position no longer earns anything: tokens that merely encode where they are have the same
-    kernel in every image, and biased CKA, the paper's, is then near 1 for any student (`experiments/demo/`).
+    Tokens that merely encode where they are have the same kernel in every image, which biased CKA, the paper's, takes
+    for agreement. With `deconfound` only what an image does not share with others counts (`experiments/demo/`).
 
     Args:
         kernel: Similarity of tokens, for instance `paka.kernels.linear`, used on both sides.
