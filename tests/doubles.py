@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from paka.encoder import Encoder, create_encoder
+from paka.objectives import Correspondences
 from paka.views import MultiCrop, Photometric
 
 
@@ -57,3 +61,31 @@ def tiny_encoder(seed: int = 0) -> Encoder:
     torch.manual_seed(seed)
     arch = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 32}
     return create_encoder("vit_tiny_patch16_224", arch=arch, pretrained=False)
+
+
+POINTS, CHANNELS = 49, 16
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return torch.randn(*shape)
+
+
+def correspondences(pairs: int = 6, *, images: int = 3, **changes: Any) -> Correspondences:
+    """Random aligned tokens of `pairs` pairs, dealt out to the images in turn; everything else is absent."""
+    fields: dict[str, Any] = {
+        "aligned_student": draw(pairs, POINTS, CHANNELS, seed=1),
+        "aligned_teacher": draw(pairs, POINTS, CHANNELS, seed=2),
+        "valid": torch.ones(pairs, POINTS, dtype=torch.bool),
+        "image": torch.arange(pairs) % images,
+        "scale": torch.ones(len(changes.get("image", range(pairs)))),
+        "images": images,
+        "student_globals": None,
+        "student_locals": None,
+        "teacher": None,
+        "image_student": None,
+        "image_teacher": None,
+        "clean": torch.zeros(images, 3, 16, 16, dtype=torch.uint8),
+        "tags": torch.zeros(images, 0),
+    }
+    return Correspondences(**(fields | changes))

@@ -10,7 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paka.alignment import centre, cka, deconfounded_cka, hsic
+from paka.alignment import (
+    BINS,
+    centre,
+    cka,
+    deconfounded_cka,
+    feature_cka,
+    hsic,
+    kernel_alignment,
+    locality,
+    mean_of_other_images,
+    pooled_alignment,
+)
 from paka.kernels import Kernel, cosine, linear, rbf
 
 Array = NDArray[np.float64]
@@ -296,3 +307,175 @@ def test_gradients_of_deconfounded_cka() -> None:
     assert torch.autograd.gradcheck(
         lambda z: deconfounded_cka(linear(z, z, valid), teacher, valid, image), tokens
     )
+
+
+def song_reference(k: Array, l: Array) -> float:  # noqa: E741
+    """Song et al. 2012, equation 5, as it stands."""
+    n = len(k)
+    k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))  # noqa: E741
+    one = np.ones(n)
+    trace = sum(k[i, j] * l[j, i] for i in range(n) for j in range(n))
+    middle = (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2))
+    return float((trace + middle - 2 / (n - 2) * (one @ k @ l @ one)) / (n * (n - 3)))
+
+
+@pytest.mark.parametrize("tokens", [4, 5, 12, 49])
+def test_unbiased_hsic_and_cka_equal_song_et_al(tokens: int) -> None:
+    one, two = symmetric(3, tokens, tokens, seed=2) + 5, symmetric(3, tokens, tokens, seed=3)
+    valid = torch.ones(3, tokens, dtype=torch.bool)
+    valid[1, 4:] = False
+    valid[2] = some_valid(1, tokens)[0] | (torch.arange(tokens) < 4)
+    for image, kept in enumerate(valid):
+        a, b = (kernel[image][kept][:, kept].double().numpy() for kernel in (one, two))
+        expected = song_reference(a, b)
+        assert hsic(one, two, valid, unbiased=True)[image].item() == pytest.approx(
+            expected, rel=1e-3, abs=1e-4
+        )
+        expected /= np.sqrt(song_reference(a, a) * song_reference(b, b))
+        assert cka(one, two, valid, unbiased=True)[image].item() == pytest.approx(
+            expected, rel=1e-3, abs=1e-4
+        )
+
+
+def test_unbiased_hsic_needs_four_tokens() -> None:
+    kernel = symmetric(1, 6, 6, seed=1).requires_grad_()
+    for count in range(4):
+        valid = torch.arange(6)[None] < count
+        assert hsic(kernel, kernel, valid, unbiased=True).item() == 0
+        out = cka(kernel, kernel.detach(), valid, unbiased=True)
+        assert out.item() == 0
+        assert torch.autograd.grad(out.sum(), kernel)[0].abs().sum() == 0
+
+
+def test_debiased_cka_of_independent_gaussians_is_zero() -> None:
+    student, teacher = draw(200, 49, 384, seed=31), draw(200, 49, 384, seed=32)
+    valid = everything(student)
+    k, l = linear(student, student, valid), linear(teacher, teacher, valid)  # noqa: E741
+    out = cka(k, l, valid, unbiased=True)
+    assert abs(out.mean()) < 3 * out.std() / 200**0.5
+    assert cka(k, l, valid).mean().item() == pytest.approx(384 / (384 + 49), abs=0.01)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("shape", [(49, 384), (300, 32), (4, 3), (64, 64)])
+def test_feature_form_equals_gram_form(shape: tuple[int, int], unbiased: bool) -> None:
+    student, teacher = (draw(3, *shape, seed=seed, dtype=torch.float64) + 10 for seed in (33, 34))
+    valid = some_valid(3, shape[0])
+    valid[:, :4] = True
+    valid[2, 3:] = False  # three tokens: too few if unbiased
+    student.requires_grad_()
+    x, y = (centred_tokens(side, valid) for side in (student, teacher))
+    features = feature_cka(x, y, valid, unbiased=unbiased)
+    gram = cka(x @ x.transpose(1, 2), y @ y.transpose(1, 2), valid, unbiased=unbiased)
+    torch.testing.assert_close(features, gram)
+    one, two = (torch.autograd.grad(out.sum(), student, retain_graph=True)[0] for out in (features, gram))
+    torch.testing.assert_close(one, two, atol=1e-9, rtol=1e-6)
+    if shape[0] > 4:  # four tokens have two relations, and lose digits
+        torch.testing.assert_close(
+            feature_cka(x.float(), y.float(), valid, unbiased=unbiased),
+            features.float(),
+            atol=1e-5,
+            rtol=1e-5,
+        )
+
+
+def centred_tokens(tokens: Tensor, valid: Tensor) -> Tensor:
+    tokens = torch.where(valid[:, :, None], tokens, 0)
+    mean = tokens.sum(dim=1, keepdim=True) / valid.sum(dim=1)[:, None, None].clamp_min(1)
+    return torch.where(valid[:, :, None], tokens - mean, 0)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_feature_form_of_collapsed_tokens_is_zero(unbiased: bool, scale: float) -> None:
+    flat = torch.zeros(1, 49, 8, requires_grad=True)
+    other = centred_tokens(scale * draw(1, 49, 8, seed=35), everything(flat))
+    for a, b in ((flat, other), (other, flat), (flat, flat)):
+        out = feature_cka(a, b, everything(flat), unbiased=unbiased)
+        assert out.item() == 0
+        assert torch.autograd.grad(out.sum(), flat)[0].abs().sum() == 0
+    same = feature_cka(other, scale * other, everything(flat), unbiased=unbiased)
+    assert same.item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_pooled_alignment_is_a_ratio_of_means(unbiased: bool) -> None:
+    one, two = 100 * symmetric(4, 9, 9, seed=36), symmetric(4, 9, 9, seed=37)
+    valid = torch.ones(4, 9, dtype=torch.bool)
+    valid[1, 6:] = False
+    weight = torch.tensor([1.0, 0.5, 0.5, 0.0])
+    a, b = (centre(side, valid, unbiased=unbiased) for side in (one, two))
+    terms = [hsic(*pair, valid, unbiased=unbiased) @ weight for pair in ((one, two), (one, one), (two, two))]
+    out = pooled_alignment(a, b, valid, weight, unbiased=unbiased)
+    torch.testing.assert_close(out, terms[0] / (terms[1] * terms[2]).sqrt())
+    torch.testing.assert_close(pooled_alignment(1e-6 * a, b, valid, weight, unbiased=unbiased), out)
+    assert pooled_alignment(0 * a, b, valid, weight, unbiased=unbiased) == 0
+    assert pooled_alignment(a, b, valid, 0 * weight, unbiased=unbiased) == 0
+    empty = torch.zeros(0, 9, 9)
+    assert pooled_alignment(empty, empty, valid[:0], weight[:0], unbiased=unbiased) == 0
+
+
+def smooth_fields(images: int, channels: int, length: float, *, seed: int) -> Tensor:
+    """Gaussian fields on a 7 x 7 grid with correlation exp(-d^2 / (2 length^2)), (images, 49, channels)."""
+    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing="ij")
+    points = torch.stack([y, x], dim=-1).flatten(0, 1).double()
+    covariance = torch.exp(-torch.cdist(points, points).square() / (2 * length**2))
+    root = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(49))
+    return (root @ draw(images, 49, channels, seed=seed, dtype=torch.float64)).float()
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_deconfounding_tells_shared_locality_from_shared_content(unbiased: bool) -> None:
+    """32 images of independent smooth fields: correlation length 1.5 tokens, 256 channels."""
+    student, teacher = smooth_fields(32, 256, 1.5, seed=38), smooth_fields(32, 256, 1.5, seed=39)
+    valid, image = everything(student), torch.arange(32)
+
+    def score(a: Tensor, b: Tensor) -> float:
+        kernels = linear(a, a, valid), linear(b, b, valid)
+        return deconfounded_cka(*kernels, valid, image, unbiased=unbiased).mean().item()
+
+    kernels = linear(student, student, valid), linear(teacher, teacher, valid)
+    assert cka(*kernels, valid, unbiased=unbiased).mean() > 0.9, "locality alone looks like alignment"
+    assert score(student, teacher) == pytest.approx(0, abs=0.05)
+    content = (
+        draw(32, 49, 4, seed=40) @ draw(4, 256, seed=41) / 2
+    )  # four things to see, of variance 1 a channel
+    assert score(student + content, teacher + content) > 0.9
+
+
+def test_pairs_are_deconfounded_by_kind() -> None:
+    student, teacher = symmetric(6, 9, 9, seed=42), symmetric(6, 9, 9, seed=43)
+    valid, image = torch.ones(6, 9, dtype=torch.bool), torch.tensor([0, 0, 1, 1, 2, 2])
+    bins = torch.tensor([0, 1, 0, 1, 0, 1])
+    together = deconfounded_cka(student, teacher, valid, image, bins)
+    for kind in (0, 1):
+        own = bins == kind
+        apart = deconfounded_cka(student[own], teacher[own], valid[own], image[own])
+        torch.testing.assert_close(together[own], apart)
+    alone = deconfounded_cka(student, teacher, valid, image, torch.arange(6) % BINS)
+    torch.testing.assert_close(alone, cka(student, teacher, valid))
+
+
+def test_locality_is_the_part_of_cka_that_other_images_explain() -> None:
+    student, teacher = symmetric(5, 9, 9, seed=44), symmetric(5, 9, 9, seed=45) + symmetric(1, 9, 9, seed=46)
+    valid, image = torch.ones(5, 9, dtype=torch.bool), torch.arange(5)
+    a, b = (centre(side, valid).double() for side in (student, teacher))
+    a, b = (side / side.square().sum(dim=(1, 2), keepdim=True).sqrt() for side in (a, b))
+    for p, own in enumerate(locality(student, teacher, valid, image)):
+        mean = (b.sum(0) - b[p]) / 4
+        mean /= mean.norm()
+        left = [side[p] - (side[p] * mean).sum() * mean for side in (a, b)]
+        explained = (a[p] * mean).sum() * (mean * b[p]).sum()
+        assert own.item() == pytest.approx(explained.item(), abs=1e-5)
+        assert cka(student, teacher, valid)[p].item() == pytest.approx(
+            (explained + (left[0] * left[1]).sum()).item(), abs=1e-5
+        )
+    shared = symmetric(1, 9, 9, seed=47).expand(5, -1, -1)
+    torch.testing.assert_close(locality(shared, shared, valid, image), torch.ones(5))
+    assert mean_of_other_images(b.float(), valid, torch.zeros_like(image)).abs().max() == 0
+
+
+def test_kernel_alignment_is_a_cosine() -> None:
+    one, two = symmetric(2, 5, 5, seed=48), symmetric(2, 5, 5, seed=49)
+    expected = torch.nn.functional.cosine_similarity(one.flatten(1), two.flatten(1))
+    torch.testing.assert_close(kernel_alignment(one * 1e15, two * 1e-15), expected)

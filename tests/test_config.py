@@ -8,33 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, OmegaConf
+from tests.configurations import GROUPS, OPTIONS, choosing, composed
 
 from paka.config import CONF_DIR, build, explain, validate, wandb_offline
 from paka.rules import RULED, RULES, listed
-
-GROUPS = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir() and path.name != "hydra")
-OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
-ROOTED = {"folder", "camvid", "coco", "imagenet"}
-
-
-def composed(*overrides: str, name: str = "train") -> DictConfig:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-        return compose(name, overrides=list(overrides))
-
-
-def choosing(group: str, option: str) -> list[str]:
-    """Overrides that choose an option and give it what it asks for."""
-    together = [{"image_level", "image_tags"}, {"masked", "masked_features"}]
-    for augmentation, objective in map(sorted, together):
-        if option in (augmentation, objective):
-            return [f"augmentation={augmentation}", f"objective={objective}"]
-    roots = [f"{group}.root=x"] if group in ("data", "benchmark") and option in ROOTED else []
-    if group == "experiment" and option in ("camvid", "paper"):
-        roots = ["data.root=x"]
-    return [f"{group}={option}", *roots]
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -63,6 +42,27 @@ def test_deconfounding_needs_two_images_at_a_time():
     assert validate(composed(*shared, "backbone.batch_size=4")) == []
 
 
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("objective.loss.min_points=3", "expected at least 4 with objective.loss.unbiased=true, got 3"),
+        ("objective.loss.max_points=3", "expected at least objective.loss.min_points = 4, got 3"),
+        ("objective.loss.scale_bins=9", "expected an integer from 1 to 8, got 9"),
+        ("objective.reads=[pair]", "expected a list out of pairs, globals, teacher, images"),
+    ],
+)
+def test_settings_of_the_estimator(override: str, problem: str):
+    (found,) = validate(composed("objective.loss.unbiased=true", override))
+    assert problem in found
+
+
+def test_a_sum_reads_what_its_parts_read():
+    assert validate(composed("objective=paka_gram")) == []
+    (problem,) = validate(composed("objective=paka_gram", "objective.reads=[pairs,globals]"))
+    assert problem.startswith("objective.reads: expected what its parts read")
+    assert problem.endswith("teacher is missing")
+
+
 @pytest.mark.parametrize("group", ["backbone", "eval", "profile"])
 def test_evaluation_shares_the_options_of_training(group: str):
     for option in (option for name, option in OPTIONS if name == group):
@@ -79,7 +79,8 @@ def test_every_target_exists():
 
 
 def test_every_rule_is_about_an_existing_key():
-    cfgs = [composed(), composed("kernel=rbf"), composed(name="evaluate")]
+    varied = [f"{group}={option}" for group, option in OPTIONS if group in ("kernel", "objective")]
+    cfgs = [composed(), composed(name="evaluate"), *map(composed, varied)]
     for key in RULED:
         assert any(OmegaConf.select(cfg, key, default="absent") != "absent" for cfg in cfgs), key
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -35,8 +34,11 @@ def build_encoder(cfg: DictConfig) -> Encoder:
 def build_module(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTraining:
     """Return the LightningModule that post-trains `encoder`."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    head: nn.Module = build(cfg.head, dim=encoder.dim) if cfg.objective.projects else nn.Identity()
-    objective = build(cfg.objective.loss, **_objective_arguments(cfg, encoder, source))
+    reads = cfg.objective.reads
+    head: nn.Module = build(cfg.head, dim=encoder.dim) if "pairs" in reads else nn.Identity()
+    image_head = build(cfg.image_head, dim=encoder.dim) if "images" in reads else None
+    known = {"dim": encoder.dim, "tags": len(source.tag_names)}
+    objective = build(cfg.objective.loss, **{name: known[name] for name in cfg.objective.told})
     recipe = Recipe(
         max_steps=cfg.trainer.max_steps,
         lr=cfg.optim.lr,
@@ -46,19 +48,15 @@ def build_module(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTrain
         momentum=build(cfg.teacher.momentum),
     )
     return PostTraining(
-        Branch(encoder, head),
+        Branch(encoder, head, image_head),
         objective,
         build(cfg.optim.optimizer),
         recipe,
+        reads=reads,
         grid=cfg.objective.grid,
+        refresh_teacher=cfg.teacher.refresh,
         permute_teacher=cfg.teacher.permute,
     )
-
-
-def _objective_arguments(cfg: DictConfig, encoder: Encoder, source: Source) -> dict[str, Any]:
-    if cfg.objective.projects:
-        return {}
-    return {"dim": encoder.dim, **({"tags": len(source.tag_names)} if cfg.objective.reads_tags else {})}
 
 
 def build_data(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTrainingData:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, cast
 
 import lightning as L
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from paka.correspondence import align
 from paka.encoder import Encoder, Tokens
 from paka.head import Branch
-from paka.objectives import Correspondences
+from paka.objectives import Correspondences, Reads
 from paka.optim import Recipe, parameter_groups
 from paka.teacher import EMATeacher
 from paka.views import Views
@@ -46,7 +46,9 @@ class PostTraining(L.LightningModule):
         objective: A module that maps `Correspondences` to a loss and scalars to log.
         optimizer: Makes the optimizer from parameter groups.
         recipe: Rates, weight decay and momentum by step.
+        reads: What of a step the objective looks at; the rest is not computed.
         grid: Points per side of the common grid two views are resampled to.
+        refresh_teacher: Copy the student into the teacher every so many optimizer steps; None for never.
         permute_teacher: Pair every student with the teacher's view of another image of the batch, with the
             geometry kept: the control that takes the correspondence away.
     """
@@ -58,22 +60,26 @@ class PostTraining(L.LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         recipe: Recipe,
         *,
+        reads: Collection[Reads] = frozenset({"pairs"}),
         grid: int = 7,
+        refresh_teacher: int | None = None,
         permute_teacher: bool = False,
     ) -> None:
         super().__init__()
+        self.reads = frozenset(reads)
         self.student = student
         self.teacher = EMATeacher(student)
         self.objective = objective
         self.optimizer = optimizer
         self.recipe = recipe
-        self.grid, self.permute_teacher = grid, permute_teacher
+        self.grid, self.refresh_teacher, self.permute_teacher = grid, refresh_teacher, permute_teacher
 
     def configure_optimizers(self) -> Optimizer:
         """Build the optimizer over encoder, head and the objective's own parameters."""
         modules = {
             "encoder": (cast(nn.Module, self.student.encoder), self.recipe.lr),
             "head": (self.student.head, self.recipe.head_lr),
+            "image_head": (self.student.image_head or nn.Identity(), self.recipe.head_lr),
             "objective": (self.objective, self.recipe.head_lr),
         }
         return self.optimizer(parameter_groups(modules))
@@ -89,28 +95,41 @@ class PostTraining(L.LightningModule):
         return cast(Tensor, loss)
 
     def correspond(self, batch: Views) -> Correspondences:
-        """Encode all views, then align and project the tokens of every pair."""
+        """Encode all views, align and project the tokens of every pair, and project whole views."""
         pairs = torch.cat([batch.global_pairs, batch.local_pairs])
+        pairs = pairs if "pairs" in self.reads else pairs[:0]
         student_globals = _encode(self.student.encoder, batch.globals)
         student_locals = _encode(self.student.encoder, batch.locals)
         with torch.no_grad():
-            teacher = _encode(self.teacher.encoder, batch.teacher) if len(pairs) else None
+            needed = len(pairs) or self.reads & {"teacher", "images"}
+            teacher = _encode(self.teacher.encoder, batch.teacher) if needed else None
         matched = self._match(batch, student_globals, student_locals, teacher)
+        images = len(batch.teacher)
         with torch.no_grad():
             aligned_teacher = self.teacher.head(matched.teacher)
+            image_teacher = self._project_views(self.teacher, [teacher], images)
         return Correspondences(
             aligned_student=self.student.head(matched.student),
             aligned_teacher=aligned_teacher,
             valid=matched.valid,
             image=pairs[:, 0],
             scale=matched.scale,
-            images=len(batch.teacher),
+            images=images,
             student_globals=student_globals,
             student_locals=student_locals,
             teacher=teacher,
+            image_student=self._project_views(self.student, [student_globals, student_locals], images),
+            image_teacher=image_teacher,
             clean=batch.teacher.flatten(0, 1),
             tags=batch.tags,
         )
+
+    def _project_views(self, branch: Branch, views: Sequence[Tokens | None], images: int) -> Tensor | None:
+        """Return the image-level outputs (B, V, K) of views of B images, or None if nobody reads them."""
+        if branch.image_head is None or "images" not in self.reads:
+            return None
+        outputs = [branch.image_head(tokens).unflatten(0, (images, -1)) for tokens in views if tokens]
+        return torch.cat(outputs, dim=1)
 
     def _match(
         self, batch: Views, globals_: Tokens | None, locals_: Tokens | None, teacher: Tokens | None
@@ -118,6 +137,8 @@ class PostTraining(L.LightningModule):
         """Resample all pairs, those of student globals first; maps of globals and locals differ in size."""
         points = self.grid**2
         matched = [_Matched.none(points, self.student.encoder.dim, batch.boxes.device)]
+        if "pairs" not in self.reads:
+            teacher = None
         if teacher is not None and globals_ is not None:
             matched.append(self._resample(batch, globals_, teacher, batch.global_pairs, first=0))
         if teacher is not None and locals_ is not None:
@@ -152,7 +173,8 @@ class PostTraining(L.LightningModule):
             group["lr"] = group["peak_lr"] * now["lr_factor"]
             group["weight_decay"] = now["weight_decay"] if group["decays"] else 0.0
         super().optimizer_step(*args, **kwargs)
-        self.teacher.update(self.student, now["teacher_momentum"])
+        refreshes = self.refresh_teacher is not None and self.global_step % self.refresh_teacher == 0
+        self.teacher.update(self.student, 0.0 if refreshes else now["teacher_momentum"])
 
 
 def _encode(encoder: Encoder, views: Tensor) -> Tokens | None:

@@ -125,10 +125,11 @@ def _seconds_per_step(module: PostTraining, data: PostTrainingData, trainer: L.T
     """Time one forward and backward pass on the device; nothing of it remains."""
     module.to(trainer.strategy.root_device)
     batch = data.transfer_batch_to_device(data.example(), module.device, 0)
+    objective = copy.deepcopy(module.objective)  # may keep a queue, a centre, or count its draws
     with torch.random.fork_rng():
         for _ in range(2):
             started = time.perf_counter()
-            loss, _ = module.objective(module.correspond(batch))
+            loss, _ = objective(module.correspond(batch))
             loss.backward()
             loss.item()
     module.zero_grad(set_to_none=True)

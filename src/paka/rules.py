@@ -42,6 +42,13 @@ def _one_of(*choices: str) -> Rule:
     return Rule(f"one of {', '.join(choices)}", lambda value: value in choices)
 
 
+def _some_of(*choices: str) -> Rule:
+    return Rule(
+        f"a list out of {', '.join(choices)}",
+        lambda value: isinstance(value, Sequence) and not isinstance(value, str) and {*value} <= {*choices},
+    )
+
+
 def _or(literal: str | None, rule: Rule) -> Rule:
     word = "null" if literal is None else literal
     return Rule(f"{word} or {rule.expected}", lambda value: value == literal or rule.holds(value))
@@ -62,6 +69,7 @@ _NOT_NEGATIVE = Rule("a number of at least 0", lambda value: _is_number(value) a
 _SHARE = Rule("a number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1)
 _BELOW_ONE = Rule("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
 _SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
+_BINS = Rule("an integer from 1 to 8", lambda value: type(value) is int and 1 <= value <= 8)
 _GRID = Rule("[rows, columns], integers of at least 2", lambda value: _pair(value, _at_least(2).holds))
 _BETAS = Rule("two numbers from 0 to below 1", lambda value: _pair(value, _BELOW_ONE.holds))
 
@@ -73,6 +81,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "optim.weight_decay.warmup_steps",
         "teacher.momentum.warmup_steps",
         "data.source.seed",
+        "objective.loss.seed",
     ),
     _NOT_NEGATIVE: (
         "optim.lr_schedule.end",
@@ -91,6 +100,9 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "augmentation.globals",
         "head.hidden",
         "head.out",
+        "image_head.hidden",
+        "image_head.out",
+        "image_head.prototypes",
         "eval.subset",
         "trainer.max_steps",
         "trainer.accumulate",
@@ -117,6 +129,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "profile.train_images",
         "profile.val_images",
         "profile.test_images",
+        "teacher.refresh",
     ),
     _or(None, _above(0)): ("trainer.gradient_clip",),
     _or("auto", _at_least(0)): ("trainer.workers",),
@@ -129,11 +142,15 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "optim.head_lr",
         "optim.lr_schedule.start",
         "profile.temperature",
+        "objective.loss.temperature",
+        "objective.loss.student_temperature",
+        "objective.loss.teacher_temperature",
         "profile.linear_lr",
     ),
     _within(0, 1): (
         "teacher.momentum.start",
         "teacher.momentum.end",
+        "objective.loss.centre_momentum",
         "augmentation.flip",
         "augmentation.photometric.jitter_probability",
         "augmentation.photometric.gray_probability",
@@ -145,12 +162,22 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _BELOW_ONE: ("backbone.encoder.drop_path", "profile.linear_momentum"),
     _range(): ("augmentation.ratio", "augmentation.photometric.blur_sigma"),
     _range(1): ("augmentation.global_scale", "augmentation.local_scale"),
-    _SWITCH: ("objective.loss.deconfound",),
+    _SWITCH: (
+        "objective.loss.deconfound",
+        "objective.loss.unbiased",
+        "objective.loss.pooled",
+        "objective.loss.across_ranks",
+    ),
+    _BINS: ("objective.loss.scale_bins",),
+    _or(None, _at_least(2)): ("objective.loss.max_points",),
     _GRID: ("profile.grid",),
     _BETAS: ("optim.optimizer.betas",),
     _one_of("median", "fixed"): ("kernel.bandwidth_rule",),
     _one_of("teacher", "student"): ("export",),
     _one_of("val", "test"): ("split",),
+    _one_of("class", "mean"): ("image_head.pooling",),
+    _some_of("pairs", "globals", "teacher", "images"): ("objective.reads",),
+    _some_of("dim", "tags"): ("objective.told",),
     _one_of("none", "zscore", "whiten"): ("features",),
 }
 """Which keys keep which rule; keys that a configuration does not have are passed over."""
@@ -189,16 +216,20 @@ def _locals_are_smaller(cfg: DictConfig) -> str | None:
 
 
 def _globals_are_rendered(cfg: DictConfig) -> str | None:
-    reads_globals = not cfg.objective.projects
+    reads_globals = "globals" in cfg.objective.reads
     if cfg.augmentation.student_globals or not (cfg.augmentation.global_pairs or reads_globals):
         return None
-    needs = "an objective that compares no pairs" if reads_globals else "augmentation.global_pairs=true"
+    needs = (
+        "an objective that looks at the student's globals"
+        if reads_globals
+        else "augmentation.global_pairs=true"
+    )
     return f"augmentation.student_globals: expected true with {needs}, got False"
 
 
 def _views_are_compared(cfg: DictConfig) -> str | None:
     views = cfg.augmentation
-    if not cfg.objective.projects or views.locals or (views.global_pairs and views.globals > 1):
+    if "pairs" not in cfg.objective.reads or views.locals or (views.global_pairs and views.globals > 1):
         return None
     return (
         "augmentation: expected views to compare; set augmentation.locals to at least 1, or "
@@ -225,6 +256,28 @@ def _points_suffice(cfg: DictConfig) -> str | None:
     )
 
 
+def _unbiased_needs_four(cfg: DictConfig) -> str | None:
+    loss = cfg.objective.loss
+    if not loss.unbiased or loss.min_points >= 4:
+        return None
+    return f"objective.loss.min_points: expected at least 4 with objective.loss.unbiased=true, got {loss.min_points}"
+
+
+def _subset_suffices(cfg: DictConfig) -> str | None:
+    most, least = cfg.objective.loss.max_points, cfg.objective.loss.min_points
+    if most is None or most >= least:
+        return None
+    return f"objective.loss.max_points: expected at least objective.loss.min_points = {least}, got {most}"
+
+
+def _parts_are_read(cfg: DictConfig) -> str | None:
+    needed = {what for part in cfg.objective.parts.values() for what in part.reads}
+    missing = sorted(needed - {*cfg.objective.reads})
+    if not missing:
+        return None
+    return f"objective.reads: expected what its parts read, {', '.join(sorted(needed))}; {', '.join(missing)} is missing"
+
+
 def _batch_is_shared_out(cfg: DictConfig) -> str | None:
     devices = 1 if cfg.trainer.devices == "auto" else cfg.trainer.devices
     if cfg.backbone.batch_size % (devices * cfg.trainer.accumulate) == 0:
@@ -245,12 +298,15 @@ RELATIONS = (
     _at_most("backbone.local_grid", "backbone.global_grid"),
     _at_most("profile.k", "profile.memory"),
     Relation(("augmentation.local_scale", "augmentation.global_scale"), _locals_are_smaller),
-    Relation(("augmentation.student_globals", "objective.projects"), _globals_are_rendered),
-    Relation(("augmentation.locals", "augmentation.globals", "objective.projects"), _views_are_compared),
+    Relation(("augmentation.student_globals", "objective.reads"), _globals_are_rendered),
+    Relation(("augmentation.locals", "augmentation.globals", "objective.reads"), _views_are_compared),
     Relation(("objective.grid", "objective.loss.min_points"), _points_suffice),
     Relation(
         ("objective.loss.deconfound", "backbone.batch_size", "trainer.accumulate"), _others_to_deconfound_with
     ),
+    Relation(("objective.loss.unbiased", "objective.loss.min_points"), _unbiased_needs_four),
+    Relation(("objective.loss.max_points", "objective.loss.min_points"), _subset_suffices),
+    Relation(("objective.reads", "objective.parts"), _parts_are_read),
     Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),
     Relation(("backbone.batch_size", "teacher.permute"), _others_to_permute),
 )

@@ -6,7 +6,7 @@ values in `conf/`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -72,12 +72,24 @@ class Head:
 
 
 @dataclass
+class ImageHead:
+    """Arguments of `paka.head.PrototypeHead`."""
+
+    _target_: str = MISSING
+    hidden: int = MISSING
+    out: int = MISSING
+    prototypes: int = MISSING
+    pooling: str = MISSING
+
+
+@dataclass
 class Objective:
     """What is minimised, and what it needs of the step."""
 
-    projects: bool = MISSING
-    reads_tags: bool = MISSING
+    reads: list[str] = MISSING
+    told: list[str] = MISSING
     grid: int = MISSING
+    parts: dict[str, Any] = field(default_factory=dict)
     loss: Any = MISSING
 
 
@@ -107,6 +119,7 @@ class Teacher:
     """How the teacher follows the student."""
 
     momentum: Schedule = MISSING
+    refresh: int | None = MISSING
     permute: bool = MISSING
 
 
@@ -186,6 +199,7 @@ class Train:
     augmentation: Augmentation = MISSING
     kernel: Any = MISSING
     head: Head = MISSING
+    image_head: ImageHead = MISSING
     objective: Objective = MISSING
     optim: Optim = MISSING
     teacher: Teacher = MISSING

@@ -16,11 +16,11 @@ class EMATeacher(Branch):
     It never trains and stays in evaluation mode whatever its parent module does.
 
     Args:
-        student: The branch to copy; encoder and head start equal to it.
+        student: The branch to copy; encoder and heads start equal to it.
     """
 
     def __init__(self, student: Branch) -> None:
-        super().__init__(copy.deepcopy(student.encoder), copy.deepcopy(student.head))
+        super().__init__(*copy.deepcopy((student.encoder, student.head, student.image_head)))
         self.requires_grad_(requires_grad=False).eval()
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - the signature of nn.Module

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.doubles import correspondences
 from torch import Tensor
 
 from paka.encoder import Tokens
@@ -29,21 +30,9 @@ def noise(images: int = 2) -> Tensor:
     return torch.randint(0, 256, (images, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
 
 
-def correspondences(tokens: Tensor | None, clean: Tensor) -> Correspondences:
-    nothing = torch.zeros(0, 4, 2)
-    return Correspondences(
-        aligned_student=nothing,
-        aligned_teacher=nothing,
-        valid=nothing[..., 0].bool(),
-        image=torch.zeros(0, dtype=torch.int64),
-        scale=torch.zeros(0),
-        images=len(clean),
-        student_globals=None if tokens is None else Tokens(tokens, tokens[:, 0, :0]),
-        student_locals=None,
-        teacher=None,
-        clean=clean,
-        tags=torch.zeros(len(clean), 0),
-    )
+def showing(tokens: Tensor | None, clean: Tensor) -> Correspondences:
+    globals_ = None if tokens is None else Tokens(tokens, tokens[:, 0, :0])
+    return correspondences(0, images=len(clean), student_globals=globals_, clean=clean)
 
 
 @pytest.mark.parametrize("bin_", range(ORIENTATIONS))
@@ -91,12 +80,12 @@ def test_the_loss_is_one_for_a_constant_guess_and_zero_for_the_truth() -> None:
     torch.nn.init.zeros_(objective.predictor.bias)
     torch.nn.init.eye_(objective.predictor.weight)
     deviation, mean = torch.std_mean(target, dim=(0, 1, 2))
-    constant, _ = objective(correspondences(torch.zeros_like(target), clean))
-    truth, _ = objective(correspondences((target - mean) / deviation, clean))
+    constant, _ = objective(showing(torch.zeros_like(target), clean))
+    truth, _ = objective(showing((target - mean) / deviation, clean))
     assert constant.item() == pytest.approx(1, abs=0.02)
     assert truth.item() < 1e-3
 
 
 def test_without_globals_it_says_what_to_set() -> None:
     with pytest.raises(ValueError, match="set augmentation=masked"):
-        MaskedFeatures(16)(correspondences(None, noise()))
+        MaskedFeatures(16)(showing(None, noise()))

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from paka.encoder import Tokens
+
+Reads = Literal["pairs", "globals", "teacher", "images"]
+"""What of a step an objective looks at: aligned pairs of views, the student's globals, the teacher's tokens of the
+clean globals, the image-level outputs of all views."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +20,8 @@ class Correspondences:
     """What an objective may look at in one step: both sides' tokens and which of them match.
 
     Row n of pair p is the same point of the source image on both sides. Legend: B images, G globals
-    and L locals per image, P pairs, N points per pair, D head channels, T tags.
+    and L locals per image, P pairs, N points per pair, D head channels, K prototypes, T tags. What the
+    objective does not read is empty or None; P is then 0.
 
     Attributes:
         aligned_student: Head outputs of the student at the matched points, (P, N, D).
@@ -26,7 +33,9 @@ class Correspondences:
         student_globals: The student's encoder tokens of the globals, batch (B * G); None when the
             augmentation renders none.
         student_locals: The student's encoder tokens of the locals, batch (B * L), or None.
-        teacher: The teacher's encoder tokens of the clean globals, batch (B * G); None when no pair needs it.
+        teacher: The teacher's encoder tokens of the clean globals, batch (B * G), or None.
+        image_student: The student's image-level outputs, (B, V, K), views V = G globals, then L locals; or None.
+        image_teacher: The teacher's image-level outputs of the clean globals, (B, G, K), or None.
         clean: The clean globals themselves, (B * G, 3, S, S) uint8.
         tags: Image-level tags, (B, T) in {0, 1}; T is 0 for sources without tags.
     """
@@ -40,5 +49,31 @@ class Correspondences:
     student_globals: Tokens | None
     student_locals: Tokens | None
     teacher: Tokens | None
+    image_student: Tensor | None
+    image_teacher: Tensor | None
     clean: Tensor
     tags: Tensor
+
+    def usable(self, least: int) -> Tensor:
+        """Return which pairs have at least `least` valid points, (P,) bool."""
+        return self.valid.sum(dim=1) >= least
+
+    def average(self, values: Tensor, usable: Tensor) -> Tensor:
+        """Return the mean over images of the mean over an image's usable pairs of values (P,).
+
+        An image without usable pairs does not count, so processes with equally many images that have some average to
+        the value of one process. Without any the result is 0.
+        """
+        members = self._members(usable)
+        pairs = members.sum(dim=1)
+        per_image = torch.where(members, values, 0).sum(dim=1) / pairs.clamp_min(1)
+        return per_image.sum() / (pairs > 0).sum().clamp_min(1)
+
+    def weights(self, usable: Tensor) -> Tensor:
+        """Return weights of the pairs, (P,), by which an image counts 1 however many usable pairs it has."""
+        members = self._members(usable)
+        return (members / members.sum(dim=1, keepdim=True).clamp_min(1)).sum(dim=0)
+
+    def _members(self, usable: Tensor) -> Tensor:
+        """Return which usable pairs belong to which image, (B, P) bool."""
+        return (torch.arange(self.images, device=usable.device)[:, None] == self.image) & usable

@@ -5,37 +5,57 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from paka.alignment import cka, deconfounded_cka
+from paka import alignment
+from paka.collectives import largest_over_processes
+from paka.draws import Draws
 from paka.kernels import Kernel
 from paka.objectives import Correspondences
+from paka.objectives.points import Points
 
 
 class PaKA(nn.Module):
     """The objective `1 - CKA(K_student, K_teacher)` over the aligned tokens of each view pair.
 
-    Tokens that merely encode where they are have the same kernel in every image, which biased CKA, the paper's, takes
-    for agreement. With `deconfound` only what an image does not share with others counts (`experiments/demo/`).
+    The paper's CKA, biased and per pair, is the default. Tokens that merely encode where they are have the same
+    kernel in every image, which CKA takes for agreement; with `deconfound` only what an image does not share with
+    others counts (`experiments/demo/`).
 
     Args:
         kernel: Similarity of tokens, for instance `paka.kernels.linear`, used on both sides.
-        min_points: A pair with fewer valid points does not count; at least 2.
+        unbiased: Use the unbiased HSIC, by which independent tokens score 0.
         deconfound: Regress out of each kernel what the kernels of the other images share, position above all.
+        scale_bins: Number of octaves of the view's scale, 1 to 8, that are deconfounded apart.
+        pooled: Take the ratio of mean HSICs over all pairs of all processes, in place of the mean CKA of a pair.
+        max_points: A fresh random subset of so many points, valid ones first, enters each kernel; None for all.
+        min_points: A pair with fewer valid points does not count; at least 2, or 4 if unbiased.
+        seed: Seed of the subset and of the shuffle behind `cka_floor`.
 
     Raises:
-        ValueError: `min_points` is under 2, where a centred kernel is always zero.
+        ValueError: A value is out of range.
 
-    Source: PaKA (arXiv 2509.05606).
+    Source: PaKA (arXiv 2509.05606); `paka.alignment` for the estimators.
     """
 
-    def __init__(self, kernel: Kernel, *, min_points: int = 4, deconfound: bool = False) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        unbiased: bool = False,
+        deconfound: bool = False,
+        scale_bins: int = 1,
+        pooled: bool = False,
+        max_points: int | None = None,
+        min_points: int = 4,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        if min_points < 2:
-            raise ValueError(
-                f"expected min_points of at least 2, got {min_points}: one point has no relations"
-            )
+        check_points(min_points, max_points, unbiased=unbiased)
+        if not 1 <= scale_bins <= alignment.BINS:
+            raise ValueError(f"expected scale_bins from 1 to {alignment.BINS}, got {scale_bins}")
         self.kernel = kernel
-        self.min_points = min_points
-        self.deconfound = deconfound
+        self.unbiased, self.deconfound, self.pooled = unbiased, deconfound, pooled
+        self.scale_bins, self.max_points, self.min_points = scale_bins, max_points, min_points
+        self.draws = Draws(seed)
 
     def forward(self, batch: Correspondences) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and what to log of it.
@@ -45,37 +65,92 @@ class PaKA(nn.Module):
         one process.
 
         Args:
-            batch: reads `aligned_student` and `aligned_teacher` `(P, N, D)`, `valid` `(P, N)`, `image`
+            batch: reads `aligned_student` and `aligned_teacher` `(P, N, D)`, `valid` `(P, N)`, `image` and `scale`
                 `(P,)` and `images`. Nothing flows back into the teacher.
 
         Returns:
-            The loss, float32 in [0, 1] or, deconfounded, in [0, 2], a differentiable 0 without usable pairs; and
-            detached `cka`, averaged like the loss, and `valid_points`, the share of all points.
+            The loss, float32 in [0, 1] or, unbiased or deconfounded, in [0, 2], a differentiable 0 without usable
+            pairs; and detached, averaged like the loss: `cka`; `cka_floor`, the same with the teacher's tokens
+            shuffled within the pair, which is what chance gives; `locality_share`, the share of the CKA, before
+            anything is regressed out, that the mean kernel of other images explains; and `valid_points`, the
+            share of all points.
+
+        Raises:
+            ValueError: Kernels are to be deconfounded and the batch has one image.
         """
-        teacher = batch.aligned_teacher.detach()
-        k_student = self.kernel(batch.aligned_student, teacher, batch.valid)
-        k_teacher = self.kernel(teacher, teacher, batch.valid)
-        if self.deconfound:
-            similarity = deconfounded_cka(k_student, k_teacher, batch.valid, batch.image)
+        self._check(batch)
+        points = Points.of(batch, self.draws).subset(self.max_points, self.draws)
+        usable = points.valid.sum(dim=1) >= self.min_points
+        plain = not (self.deconfound or self.pooled)
+        features = points.features(self.kernel) if plain else None
+        if features is not None:
+            logs: dict[str, Tensor] = {}
+            similarity, floor = (
+                alignment.feature_cka(features[0], other, points.valid, unbiased=self.unbiased)
+                for other in features[1:]
+            )
         else:
-            similarity = cka(k_student, k_teacher, batch.valid)
+            student, teacher, shuffled = points.matrices(self.kernel)
+            logs = {"locality_share": self._locality_share(student, teacher, points.valid, batch, usable)}
+            similarity = self._similarity(student, teacher, points.valid, batch, usable)
+            with torch.no_grad():
+                floor = self._similarity(student, shuffled, points.valid, batch, usable)
+        logs["cka"] = self._average(similarity.detach(), batch, usable)
+        logs["cka_floor"] = self._average(floor.detach(), batch, usable)
+        logs["valid_points"] = batch.valid.sum() / max(batch.valid.numel(), 1)
+        return self._average(1 - similarity, batch, usable), logs
 
-        usable = batch.valid.sum(dim=1) >= self.min_points
-        members = _members(batch.image, usable, images=batch.images)
-        logs = {
-            "cka": _mean_over_images(similarity.detach(), members),
-            "valid_points": batch.valid.sum() / max(batch.valid.numel(), 1),
-        }
-        return _mean_over_images(1 - similarity, members), logs
+    def _check(self, batch: Correspondences) -> None:
+        if self.deconfound and batch.images < 2:
+            raise ValueError(
+                "deconfound expected at least two images at a time, got one: raise backbone.batch_size, or lower "
+                "trainer.accumulate or trainer.devices"
+            )
+
+    def _similarity(
+        self, student: Tensor, teacher: Tensor, valid: Tensor, batch: Correspondences, usable: Tensor
+    ) -> Tensor:
+        """Return the alignment of two kernels (P, N, N), per pair (P,) or pooled ()."""
+        student, teacher = (
+            alignment.centre(side, valid, unbiased=self.unbiased) for side in (student, teacher)
+        )
+        if self.deconfound:
+            bins = self._bins(batch.scale)
+            student, teacher = (
+                alignment.deconfound(side, valid, batch.image, bins, unbiased=self.unbiased)
+                for side in (student, teacher)
+            )
+        if not self.pooled:
+            return alignment.kernel_alignment(student, teacher)
+        return alignment.pooled_alignment(
+            student, teacher, valid, batch.weights(usable), unbiased=self.unbiased
+        )
+
+    def _locality_share(
+        self, student: Tensor, teacher: Tensor, valid: Tensor, batch: Correspondences, usable: Tensor
+    ) -> Tensor:
+        bins = self._bins(batch.scale)
+        explained = alignment.locality(student, teacher, valid, batch.image, bins, unbiased=self.unbiased)
+        whole = alignment.cka(student.detach(), teacher, valid, unbiased=self.unbiased)
+        part, total = batch.average(explained, usable), batch.average(whole, usable)
+        return torch.where(total > 0, part / total.clamp_min(torch.finfo(total.dtype).tiny), 0)
+
+    def _bins(self, scale: Tensor) -> Tensor:
+        """Return the octave of each pair's scale, counted down from 1 and above, `(P,)` int64."""
+        return scale.log2().floor().clamp(1 - self.scale_bins, 0).long() + self.scale_bins - 1
+
+    def _average(self, values: Tensor, batch: Correspondences, usable: Tensor) -> Tensor:
+        """Return the mean of values (P,) as the loss takes it; a pooled value () stands for itself."""
+        if not self.pooled:
+            return batch.average(values, usable)
+        return torch.where(largest_over_processes(usable.any().float()) > 0, values, 0)
 
 
-def _members(image: Tensor, usable: Tensor, *, images: int) -> Tensor:
-    """Return which usable pairs belong to which image, `(images, P)` bool."""
-    return (torch.arange(images, device=image.device)[:, None] == image) & usable
-
-
-def _mean_over_images(values: Tensor, members: Tensor) -> Tensor:
-    """Return the mean over images with members of the mean over their members of values `(P,)`."""
-    pairs = members.sum(dim=1)
-    per_image = torch.where(members, values, 0).sum(dim=1) / pairs.clamp_min(1)
-    return per_image.sum() / (pairs > 0).sum().clamp_min(1)
+def check_points(min_points: int, max_points: int | None, *, unbiased: bool) -> None:
+    """Raise unless so many points have relations that can be compared."""
+    least = alignment.LEAST_UNBIASED if unbiased else 2
+    if min_points < least:
+        kind = "the unbiased HSIC needs four points" if unbiased else "one point has no relations"
+        raise ValueError(f"expected min_points of at least {least}, got {min_points}: {kind}")
+    if max_points is not None and max_points < min_points:
+        raise ValueError(f"expected max_points of at least min_points={min_points}, got {max_points}")

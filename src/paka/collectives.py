@@ -1,0 +1,61 @@
+"""Sums and rows over all processes, through which gradients find their way back; one process needs neither."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_reduce
+
+
+def many_processes() -> bool:
+    """Return whether other processes train along."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def sum_over_processes(local: Tensor) -> Tensor:
+    """Return the sum over all processes of a tensor that each has, the same on all of them."""
+    return cast(Tensor, all_reduce(local)) if many_processes() else local
+
+
+def largest_over_processes(local: Tensor) -> Tensor:
+    """Return the elementwise maximum over all processes, without gradient."""
+    largest = local.detach().clone()
+    if many_processes():
+        distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+    return largest
+
+
+def rows_of_all_processes(local: Tensor) -> Tensor:
+    """Return the rows of all processes one below the other, the same on all of them.
+
+    Processes with fewer rows are filled up with zeros, for which they wait for each other once.
+
+    Args:
+        local: This process's rows, (P, ...) of any dtype; P may differ between processes.
+
+    Returns:
+        (processes * largest P, ...).
+    """
+    if not many_processes():
+        return local
+    most = int(largest_over_processes(torch.tensor(len(local), device=local.device)))
+    filler = local.new_zeros(most - len(local), *local.shape[1:])
+    return cast(Tensor, _Rows.apply(torch.cat([local, filler])))
+
+
+class _Rows(torch.autograd.Function):
+    """All-gather whose backward sums what every process wants of these rows."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:  # noqa: ARG004 - the signature of autograd
+        parts = [torch.empty_like(local) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004 - the signature of autograd
+        total = gradients[0].contiguous().clone()
+        distributed.all_reduce(total)
+        return total.chunk(distributed.get_world_size())[distributed.get_rank()]

@@ -1,0 +1,117 @@
+"""Every file in conf/ is composed, built and stepped once."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from tests.configurations import OPTIONS, choosing, composed
+from torch import distributed
+
+from paka import assembly
+from paka.config import build
+
+ARCH = "{embed_dim: 32, depth: 1, num_heads: 2, img_size: 56}"
+SMALL = [
+    "backbone.pretrained=false",
+    "backbone.global_grid=4",
+    "backbone.local_grid=2",
+    "backbone.batch_size=4",
+    "objective.grid=3",
+    "head.hidden=16",
+    "head.out=8",
+    "image_head.prototypes=16",
+    "trainer.max_steps=1",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "trainer.accumulate=1",
+    "trainer.devices=1",
+    "trainer.workers=0",
+    "eval.every=null",
+    "profile.grid=[4,4]",
+    "profile.memory=64",
+    "profile.k=5",
+    "profile.clusters=6",
+    "profile.pca=8",
+    "profile.kmeans_iterations=2",
+    "profile.kmeans_restarts=1",
+    "profile.train_images=4",
+    "profile.val_images=2",
+    "profile.test_images=2",
+    "profile.linear_epochs=1",
+    "profile.linear_batch=2",
+    "profile.bootstrap=10",
+]
+SCENES = {"train": 8, "val": 2, "test": 2, "size": 32}
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight training and two test images in the layout of every data set at once, with masks."""
+    root = tmp_path_factory.mktemp("trees")
+    for split, count in {"train": 8, "val": 2, "test": 2}.items():
+        for index in range(count):
+            pixels = np.random.default_rng([count, index]).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            mask = np.repeat(np.arange(2, dtype=np.uint8), 32)[None].repeat(48, axis=0)
+            places = {f"images/{split}": "png", f"{split}2017": "jpg", f"{split}/n0{index % 2}": "JPEG"}
+            for place, ending in places.items():
+                (root / place).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(root / place / f"{index:012d}.{ending}")
+            (root / "masks" / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(root / "masks" / split / f"{index:012d}.png")
+    return root
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_is_built_and_stepped(
+    group: str, option: str, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAKA_CACHE", str(trees / "cache"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    overrides = [
+        *choosing(group, option, str(trees)),
+        *SMALL,
+        f"output_dir={tmp_path}",
+        "run_name=test",
+        "method=test",
+    ]
+    cfg = composed(*overrides)
+    arch = ARCH if cfg.backbone.name != "tiny" else f"{{patch_size: 8, {ARCH[1:]}"
+    chosen = [
+        node for node in ("data", "benchmark") if not OmegaConf.is_interpolation(cfg, node) and cfg[node]
+    ]
+    scenes = [
+        f"{node}.source.{key}={value}"
+        for node in chosen
+        if "size" in cfg[node].source
+        for key, value in SCENES.items()
+    ]
+    cfg = composed(*overrides, f"backbone.encoder.arch={arch}", *scenes)
+    encoder = assembly.build_encoder(cfg)
+    source = build(cfg.data.source)(split="train")
+    module = assembly.build_module(cfg, encoder, source)
+    trainer = assembly.build_trainer(cfg, tmp_path, [])
+    start = {name: value.clone() for name, value in module.state_dict().items() if torch.is_tensor(value)}
+    with warnings.catch_warnings(), assembly.finishing(trainer):
+        for expected in (".*does not have many workers", "Experiment logs directory .* exists"):
+            warnings.filterwarnings("ignore", expected)
+        trainer.fit(module, assembly.build_data(cfg, encoder, source))
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    assert trainer.global_step == 1
+    moved = [
+        name
+        for name, value in module.state_dict().items()
+        if torch.is_tensor(value) and not torch.equal(value, start[name])
+    ]
+    assert any(name.startswith("student.encoder") for name in moved)
+    assert all(value.isfinite().all() for value in module.state_dict().values() if torch.is_tensor(value))
+    benchmark = assembly.build_benchmark(cfg, "test")
+    if benchmark is not None and group in ("benchmark", "eval", "profile", "data"):
+        segmentations = benchmark.segment(encoder)
+        assert all(found.confusion.sum() > 0 for found in segmentations.values())
