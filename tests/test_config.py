@@ -65,7 +65,7 @@ def test_groups_are_the_documented_ones():
         (("tuning=lora", "tuning.adapter.targets=[]"), "tuning.adapter.targets: expected a list of at least"),
     ],
 )
-def test_what_trains_is_chosen_once(overrides: tuple[str, ...], problem: str):
+def test_problems_with_what_trains(overrides: tuple[str, ...], problem: str):
     (found,) = validate(composed(*overrides))
     assert found.startswith(problem)
 
