@@ -31,8 +31,22 @@ def test_every_option_composes_and_is_valid(group: str, option: str):
 
 
 def test_groups_are_the_documented_ones():
-    documented = "augmentation backbone benchmark data eval experiment kernel logger objective optim profile sweep teacher trainer"
+    documented = "augmentation backbone benchmark data eval experiment kernel logger objective optim profile sweep teacher trainer tuning"
     assert documented.split() == GROUPS
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (("tuning=last_blocks", "tuning.freeze_blocks=1"), "tuning.freeze_blocks: expected 0 with"),
+        (("tuning=lora", "tuning.biases_only=true"), "tuning.biases_only: expected false with"),
+        (("tuning=lora", "tuning.adapter.rank=0"), "tuning.adapter.rank: expected an integer of at least 1"),
+        (("tuning=lora", "tuning.adapter.targets=[]"), "tuning.adapter.targets: expected a list of at least"),
+    ],
+)
+def test_problems_with_what_trains(overrides: tuple[str, ...], problem: str):
+    (found,) = validate(composed(*overrides))
+    assert found.startswith(problem)
 
 
 def test_deconfounding_needs_two_images_at_a_time():
@@ -79,7 +93,7 @@ def test_every_target_exists():
 
 
 def test_every_rule_is_about_an_existing_key():
-    varied = [f"{group}={option}" for group, option in OPTIONS if group in ("kernel", "objective")]
+    varied = [f"{group}={option}" for group, option in OPTIONS if group in ("kernel", "objective", "tuning")]
     cfgs = [composed(), composed(name="evaluate"), *map(composed, varied)]
     for key in RULED:
         assert any(OmegaConf.select(cfg, key, default="absent") != "absent" for cfg in cfgs), key
@@ -165,6 +179,8 @@ def test_problems_are_found_all_at_once():
         ),
         ("objective.loss.deconfound=maybe", "objective.loss.deconfound: expected true or false, got 'maybe'"),
         ("export=both", "export: expected one of teacher, student, got 'both'"),
+        ("tuning.train_blocks=0", "tuning.train_blocks: expected null or an integer of at least 1, got 0"),
+        ("tuning.layer_decay=1.1", "tuning.layer_decay: expected a number above 0, up to 1, got 1.1"),
         ("eval.every=0", "eval.every: expected null or an integer of at least 1, got 0"),
         ("augmentation=image_level", "augmentation: expected views to compare"),
         ("data=folder", "data.root: expected a value, got none"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from tests.doubles import tiny_encoder
 
+from paka.encoder import create_encoder
 from paka.head import Branch, ProjectionHead
 from paka.teacher import EMATeacher
 
@@ -42,3 +43,14 @@ def test_it_stays_in_evaluation_mode() -> None:
     teacher = EMATeacher(branch())
     teacher.train()
     assert not any(module.training for module in teacher.modules())
+
+
+def test_only_the_student_drops_paths() -> None:
+    arch = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 32}
+    torch.manual_seed(0)
+    encoder = create_encoder("vit_tiny_patch16_224", arch=arch, pretrained=False, drop_path=0.5)
+    student = Branch(encoder, ProjectionHead(16, hidden=12, out=8))
+    images = torch.randint(0, 256, (8, 3, 32, 32)).byte()
+    for side, same in ((student, False), (EMATeacher(student), True)):
+        one, two = (side.train().encoder(images).patches for _ in range(2))
+        assert torch.equal(one, two) == same

@@ -22,6 +22,7 @@ from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.sources import Source
 from paka.sources.folder import verify_masks
+from paka.tuning import Tuning
 
 
 def build_encoder(cfg: DictConfig) -> Encoder:
@@ -32,13 +33,16 @@ def build_encoder(cfg: DictConfig) -> Encoder:
 
 
 def build_module(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTraining:
-    """Return the LightningModule that post-trains `encoder`."""
+    """Return the LightningModule that post-trains `encoder`, of which it freezes or adapts what is configured."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     reads = cfg.objective.reads
     head: nn.Module = build(cfg.head, dim=encoder.dim) if "pairs" in reads else nn.Identity()
     image_head = build(cfg.image_head, dim=encoder.dim) if "images" in reads else None
     known = {"dim": encoder.dim, "tags": len(source.tag_names)}
     objective = build(cfg.objective.loss, **{name: known[name] for name in cfg.objective.told})
+    # After all that is drawn at random: the head is the same whatever is trained.
+    tuning: Tuning = build(cfg.tuning)
+    tuning.apply(encoder)
     recipe = Recipe(
         max_steps=cfg.trainer.max_steps,
         lr=cfg.optim.lr,
@@ -46,6 +50,7 @@ def build_module(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTrain
         lr_schedule=build(cfg.optim.lr_schedule),
         weight_decay=build(cfg.optim.weight_decay),
         momentum=build(cfg.teacher.momentum),
+        layer_decay=tuning.layer_decay,
     )
     return PostTraining(
         Branch(encoder, head, image_head),

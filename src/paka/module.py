@@ -16,6 +16,7 @@ from paka.head import Branch
 from paka.objectives import Correspondences, Reads
 from paka.optim import Recipe, parameter_groups
 from paka.teacher import EMATeacher
+from paka.tuning import layer_scales
 from paka.views import Views
 
 Objective = Callable[[Correspondences], tuple[Tensor, dict[str, Tensor]]]
@@ -82,7 +83,8 @@ class PostTraining(L.LightningModule):
             "image_head": (self.student.image_head or nn.Identity(), self.recipe.head_lr),
             "objective": (self.objective, self.recipe.head_lr),
         }
-        return self.optimizer(parameter_groups(modules))
+        scales = layer_scales(self.student.encoder, self.recipe.layer_decay)
+        return self.optimizer(parameter_groups(modules, scales))
 
     def training_step(self, batch: Views, batch_idx: int) -> Tensor:
         """Return the objective's loss of one batch of views."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,7 @@ class Recipe:
         lr_schedule: Factor on the peak rates.
         weight_decay: Weight decay of matrices.
         momentum: Momentum of the teacher.
+        layer_decay: Factor on the encoder's rate per block below the last, see `paka.tuning.layer_scales`.
     """
 
     max_steps: int
@@ -52,6 +54,7 @@ class Recipe:
     lr_schedule: CosineSchedule
     weight_decay: CosineSchedule
     momentum: CosineSchedule
+    layer_decay: float = 1.0
 
     def at(self, step: int) -> dict[str, float]:
         """Return the encoder's rate, the factor on all rates, the decay and the momentum of `step`."""
@@ -64,26 +67,33 @@ class Recipe:
         }
 
 
-def parameter_groups(modules: dict[str, tuple[nn.Module, float]]) -> list[dict[str, Any]]:
+def parameter_groups(
+    modules: dict[str, tuple[nn.Module, float]], scales: Mapping[nn.Parameter, float] | None = None
+) -> list[dict[str, Any]]:
     """Split the trainable parameters by learning rate and by whether weight decay applies.
 
-    Biases, norms, class and register tokens and position embeddings are not decayed.
+    Biases, norms, class and register tokens, position embeddings and the factors of low-rank adapters are not
+    decayed.
 
     Args:
         modules: Per name a module and its peak learning rate.
+        scales: Factors on the peak rate of single parameters; 1 for those that it does not list.
 
     Returns:
         Groups for a torch optimizer, each with the extra keys `name`, `peak_lr` and `decays`.
     """
+    scales = scales or {}
     groups = []
     for name, (module, peak) in modules.items():
         trainable = [(key, value) for key, value in module.named_parameters() if value.requires_grad]
         for decays in (True, False):
             members = [value for key, value in trainable if _decays(key, value) == decays]
-            suffix = "" if decays else ".no_decay"
-            if members:
+            for scale in sorted({scales.get(value, 1.0) for value in members}, reverse=True):
+                suffix = ("" if decays else ".no_decay") + ("" if scale == 1 else f".x{scale:g}")
+                lr = peak * scale
+                params = [value for value in members if scales.get(value, 1.0) == scale]
                 groups.append(
-                    {"params": members, "name": name + suffix, "lr": peak, "peak_lr": peak, "decays": decays}
+                    {"params": params, "name": name + suffix, "lr": lr, "peak_lr": lr, "decays": decays}
                 )
     return groups
 
@@ -102,6 +112,9 @@ def muon(groups: list[dict[str, Any]], **options: Any) -> Optimizer:
     return Muon(marked, adjust_lr_fn="match_rms_adamw", **options)
 
 
+_UNDECAYED = ("cls_token", "reg_token", "pos_embed", "lora_a", "lora_b")
+"""Ends of the names of parameters that are not decayed although they are no vectors."""
+
+
 def _decays(name: str, parameter: nn.Parameter) -> bool:
-    token = name.endswith(("cls_token", "reg_token", "pos_embed"))
-    return parameter.ndim > 1 and not token
+    return parameter.ndim > 1 and not name.endswith(_UNDECAYED)

@@ -27,6 +27,7 @@ from paka.module import PostTraining
 from paka.protocols import Segmentation
 from paka.provenance import command_line, write_provenance
 from paka.sources import Source
+from paka.tuning import merge
 
 
 def post_train(cfg: DictConfig) -> float | None:
@@ -60,11 +61,12 @@ def post_train(cfg: DictConfig) -> float | None:
         facts = _facts(cfg, encoder, source, benchmark, _seconds_per_step(module, data, trainer))
         _announce(cfg, facts)
         before = _segment(benchmark, encoder, first=trainer.is_global_zero)
-        trainer.fit(module, data, ckpt_path=cfg.resume)
+        trainer.fit(module, data, ckpt_path=cfg.resume, weights_only=True)
         if interrupt.requested:
             _stop(cfg, trainer, output_dir)
         if trainer.is_global_zero:
-            trained = (module.teacher if cfg.export == "teacher" else module.student).encoder.cpu().eval()
+            adapted = (module.teacher if cfg.export == "teacher" else module.student).encoder.cpu()
+            trained = merge(adapted, copy.deepcopy(encoder)).eval()
             write_evidence(cfg, facts, encoder, trained, benchmark, before)
     return next((score for callback in evaluation for score in callback.scores.values()), None)
 

@@ -71,6 +71,10 @@ _BELOW_ONE = Rule("a number from 0 to below 1", lambda value: _is_number(value) 
 _SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
 _BINS = Rule("an integer from 1 to 8", lambda value: type(value) is int and 1 <= value <= 8)
 _GRID = Rule("[rows, columns], integers of at least 2", lambda value: _pair(value, _at_least(2).holds))
+_NAMES = Rule(
+    "a list of at least one name",
+    lambda value: isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0,
+)
 _BETAS = Rule("two numbers from 0 to below 1", lambda value: _pair(value, _BELOW_ONE.holds))
 
 RULES: dict[Rule, tuple[str, ...]] = {
@@ -80,6 +84,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "optim.lr_schedule.warmup_steps",
         "optim.weight_decay.warmup_steps",
         "teacher.momentum.warmup_steps",
+        "tuning.freeze_blocks",
         "data.source.seed",
         "objective.loss.seed",
     ),
@@ -103,6 +108,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "image_head.hidden",
         "image_head.out",
         "image_head.prototypes",
+        "tuning.adapter.rank",
         "eval.subset",
         "trainer.max_steps",
         "trainer.accumulate",
@@ -126,6 +132,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _at_least(2): ("objective.grid", "objective.loss.min_points"),
     _or(None, _at_least(1)): (
         "eval.every",
+        "tuning.train_blocks",
         "profile.train_images",
         "profile.val_images",
         "profile.test_images",
@@ -141,6 +148,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "optim.lr",
         "optim.head_lr",
         "optim.lr_schedule.start",
+        "tuning.adapter.alpha",
         "profile.temperature",
         "objective.loss.temperature",
         "objective.loss.student_temperature",
@@ -158,7 +166,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "augmentation.photometric.erase",
     ),
     _within(0, 0.5): ("augmentation.photometric.hue",),
-    _SHARE: ("augmentation.containment",),
+    _SHARE: ("augmentation.containment", "tuning.layer_decay"),
     _BELOW_ONE: ("backbone.encoder.drop_path", "profile.linear_momentum"),
     _range(): ("augmentation.ratio", "augmentation.photometric.blur_sigma"),
     _range(1): ("augmentation.global_scale", "augmentation.local_scale"),
@@ -167,9 +175,11 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "objective.loss.unbiased",
         "objective.loss.pooled",
         "objective.loss.across_ranks",
+        "tuning.biases_only",
     ),
     _BINS: ("objective.loss.scale_bins",),
     _or(None, _at_least(2)): ("objective.loss.max_points",),
+    _NAMES: ("tuning.adapter.targets",),
     _GRID: ("profile.grid",),
     _BETAS: ("optim.optimizer.betas",),
     _one_of("median", "fixed"): ("kernel.bandwidth_rule",),
@@ -294,6 +304,21 @@ def _others_to_permute(cfg: DictConfig) -> str | None:
     return "backbone.batch_size: expected at least 2 with teacher.permute=true, got 1"
 
 
+def _blocks_are_chosen_once(cfg: DictConfig) -> str | None:
+    first, last = cfg.tuning.freeze_blocks, cfg.tuning.train_blocks
+    if last is None or not first:
+        return None
+    return (
+        f"tuning.freeze_blocks: expected 0 with tuning.train_blocks={last}, got {first}; set one of the two"
+    )
+
+
+def _weights_are_chosen_once(cfg: DictConfig) -> str | None:
+    if not cfg.tuning.biases_only or cfg.tuning.adapter is None:
+        return None
+    return "tuning.biases_only: expected false with a tuning.adapter, got True; set one of the two"
+
+
 RELATIONS = (
     _at_most("backbone.local_grid", "backbone.global_grid"),
     _at_most("profile.k", "profile.memory"),
@@ -309,6 +334,8 @@ RELATIONS = (
     Relation(("objective.reads", "objective.parts"), _parts_are_read),
     Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),
     Relation(("backbone.batch_size", "teacher.permute"), _others_to_permute),
+    Relation(("tuning.freeze_blocks", "tuning.train_blocks"), _blocks_are_chosen_once),
+    Relation(("tuning.biases_only", "tuning.adapter"), _weights_are_chosen_once),
 )
 """Rules across keys."""
 

@@ -115,6 +115,28 @@ class Optim:
 
 
 @dataclass
+class Adapter:
+    """Arguments of `paka.tuning.LowRank`."""
+
+    _target_: str = MISSING
+    rank: int = MISSING
+    alpha: float = MISSING
+    targets: list[str] = MISSING
+
+
+@dataclass
+class Tuning:
+    """Arguments of `paka.tuning.Tuning`."""
+
+    _target_: str = MISSING
+    freeze_blocks: int = MISSING
+    train_blocks: int | None = MISSING
+    biases_only: bool = MISSING
+    layer_decay: float = MISSING
+    adapter: Adapter | None = MISSING
+
+
+@dataclass
 class Teacher:
     """How the teacher follows the student."""
 
@@ -202,6 +224,7 @@ class Train:
     image_head: ImageHead = MISSING
     objective: Objective = MISSING
     optim: Optim = MISSING
+    tuning: Tuning = MISSING
     teacher: Teacher = MISSING
     eval: Eval = MISSING
     profile: Profile = MISSING
