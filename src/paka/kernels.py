@@ -160,7 +160,3 @@ def _centred(tokens: Tensor, valid: Tensor) -> Tensor:
 def _largest(values: Tensor) -> Tensor:
     """Return the largest magnitude per image, `(B, 1, 1)`, without gradient."""
     return values.detach().abs().amax(dim=(1, 2), keepdim=True)
-
-
-def feature_map(kernel: Kernel) -> Kernel | None:
-    return None

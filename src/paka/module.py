@@ -101,11 +101,14 @@ class PostTraining(L.LightningModule):
         pairs = torch.cat([batch.global_pairs, batch.local_pairs])
         pairs = pairs if "pairs" in self.reads else pairs[:0]
         student_globals = _encode(self.student.encoder, batch.globals)
-        student_locals = _encode(self.student.encoder, batch.locals)
+        student_locals = (
+            _encode(self.student.encoder, batch.locals) if self.reads & {"pairs", "images"} else None
+        )
         with torch.no_grad():
             needed = len(pairs) or self.reads & {"teacher", "images"}
             teacher = _encode(self.teacher.encoder, batch.teacher) if needed else None
-        matched = self._match(batch, student_globals, student_locals, teacher)
+        compared = (student_globals, student_locals, teacher) if len(pairs) else (None, None, None)
+        matched = self._match(batch, *compared)
         images = len(batch.teacher)
         with torch.no_grad():
             aligned_teacher = self.teacher.head(matched.teacher)
@@ -130,7 +133,9 @@ class PostTraining(L.LightningModule):
         """Return the image-level outputs (B, V, K) of views of B images, or None if nobody reads them."""
         if branch.image_head is None or "images" not in self.reads:
             return None
-        outputs = [branch.image_head(tokens).unflatten(0, (images, -1)) for tokens in views if tokens]
+        outputs = [
+            branch.image_head(tokens).unflatten(0, (images, -1)) for tokens in views if tokens is not None
+        ]
         return torch.cat(outputs, dim=1)
 
     def _match(
@@ -139,8 +144,6 @@ class PostTraining(L.LightningModule):
         """Resample all pairs, those of student globals first; maps of globals and locals differ in size."""
         points = self.grid**2
         matched = [_Matched.none(points, self.student.encoder.dim, batch.boxes.device)]
-        if "pairs" not in self.reads:
-            teacher = None
         if teacher is not None and globals_ is not None:
             matched.append(self._resample(batch, globals_, teacher, batch.global_pairs, first=0))
         if teacher is not None and locals_ is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from paka import alignment
-from paka.collectives import largest_over_processes
+from paka.collectives import largest_over_processes, many_processes
 from paka.draws import Draws
 from paka.kernels import Kernel
 from paka.objectives import Correspondences
@@ -101,7 +101,7 @@ class PaKA(nn.Module):
         return self._average(1 - similarity, batch, usable), logs
 
     def _check(self, batch: Correspondences) -> None:
-        if self.deconfound and batch.images < 2:
+        if self.deconfound and batch.images < 2 and not many_processes():
             raise ValueError(
                 "deconfound expected at least two images at a time, got one: raise backbone.batch_size, or lower "
                 "trainer.accumulate or trainer.devices"
