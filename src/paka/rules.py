@@ -63,6 +63,11 @@ _SHARE = Rule("a number above 0, up to 1", lambda value: _is_number(value) and 0
 _BELOW_ONE = Rule("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
 _SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
 _GRID = Rule("[rows, columns], integers of at least 2", lambda value: _pair(value, _at_least(2).holds))
+_EVEN = Rule("an even integer of at least 2", lambda value: _at_least(2).holds(value) and value % 2 == 0)
+_ALL_ABOVE_0 = Rule(
+    "a list of numbers above 0",
+    lambda value: isinstance(value, Sequence) and len(value) > 0 and all(map(_above(0).holds, value)),
+)
 _BETAS = Rule("two numbers from 0 to below 1", lambda value: _pair(value, _BELOW_ONE.holds))
 
 RULES: dict[Rule, tuple[str, ...]] = {
@@ -73,6 +78,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "optim.weight_decay.warmup_steps",
         "teacher.momentum.warmup_steps",
         "data.source.seed",
+        "kernel.seed",
     ),
     _NOT_NEGATIVE: (
         "optim.lr_schedule.end",
@@ -82,6 +88,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "augmentation.photometric.contrast",
         "augmentation.photometric.saturation",
         "profile.linear_weight_decay",
+        "kernel.offset",
     ),
     _at_least(1): (
         "backbone.batch_size",
@@ -110,6 +117,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "data.source.val",
         "data.source.test",
         "data.source.size",
+        "kernel.degree",
     ),
     _at_least(2): ("objective.grid", "objective.loss.min_points"),
     _or(None, _at_least(1)): (
@@ -123,6 +131,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _or("auto", _at_least(1)): ("trainer.devices",),
     _above(0): (
         "kernel.bandwidth",
+        "kernel.alpha",
         "backbone.lr",
         "backbone.head_lr",
         "optim.lr",
@@ -142,13 +151,15 @@ RULES: dict[Rule, tuple[str, ...]] = {
     ),
     _within(0, 0.5): ("augmentation.photometric.hue",),
     _SHARE: ("augmentation.containment",),
-    _BELOW_ONE: ("backbone.encoder.drop_path", "profile.linear_momentum"),
+    _BELOW_ONE: ("backbone.encoder.drop_path", "profile.linear_momentum", "kernel.momentum"),
     _range(): ("augmentation.ratio", "augmentation.photometric.blur_sigma"),
     _range(1): ("augmentation.global_scale", "augmentation.local_scale"),
     _SWITCH: ("objective.loss.deconfound",),
     _GRID: ("profile.grid",),
+    _EVEN: ("kernel.features",),
+    _ALL_ABOVE_0: ("kernel.multipliers",),
     _BETAS: ("optim.optimizer.betas",),
-    _one_of("median", "fixed"): ("kernel.bandwidth_rule",),
+    _one_of("median", "median_per_side", "fixed"): ("kernel.bandwidth_rule",),
     _one_of("teacher", "student"): ("export",),
     _one_of("val", "test"): ("split",),
     _one_of("none", "zscore", "whiten"): ("features",),
