@@ -15,6 +15,7 @@ from paka.command_line import RANKS, check
 from paka.config import CONF_DIR
 
 ROOT = Path(__file__).parents[1]
+KERNELS = ", ".join(sorted(path.stem for path in (CONF_DIR / "kernel").glob("*.yaml")))
 
 WITHOUT_TORCH = """
 import sys
@@ -56,7 +57,7 @@ BAD_INPUT = [
     (["bakbone=vitb"], "bakbone: no such key; did you mean backbone?"),
     (
         ["kernel.bandwith=1"],
-        "kernel.bandwith: no such key with kernel=linear; kernel=rbf has kernel.bandwidth",
+        "kernel.bandwith: no such key with kernel=linear; kernel=laplacian has kernel.bandwidth",
     ),
     (["kernel=rbf", "kernel.bandwith=1"], "kernel.bandwith: no such key; did you mean kernel.bandwidth"),
     (
@@ -87,7 +88,7 @@ BAD_INPUT = [
     (["kernel=rbf,linear"], "kernel: expected one value, got rbf,linear; add --multirun to run them all"),
     (
         ["-m", "kernel=rbf,cosin"],
-        "kernel: expected one of cosine, linear, rbf, got 'cosin'; did you mean cosine?",
+        f"kernel: expected one of {KERNELS}, got 'cosin'; did you mean cosine?",
     ),
     (["-m", "kernel=rbf", "kernel.bandwidth=1,-2"], "kernel.bandwidth: expected a number above 0, got -2"),
     (["-m", "kernel=linear,rbf", "kernel.bandwidth=1"], "kernel.bandwidth: no such key with kernel=linear"),
@@ -192,7 +193,7 @@ def test_mistake_ends_the_program_before_torch(
 def test_hydras_own_options_work(arguments: list[str], tmp_path: Path):
     done = python(WITHOUT_TORCH.format(name="train"), *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {"--help": "kernel: cosine, linear, rbf", "--cfg": "max_steps:", "--info": str(CONF_DIR)}[
+    assert {"--help": f"kernel: {KERNELS}", "--cfg": "max_steps:", "--info": str(CONF_DIR)}[
         arguments[0]
     ] in done.stdout
 
@@ -201,7 +202,7 @@ def test_module_is_the_same_program(tmp_path: Path):
     code = "import runpy, sys; sys.argv[0] = 'train'; runpy.run_module('paka.train', run_name='__main__', alter_sys=True)"
     done = python(code, "kernel=rfb", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "kernel: expected one of cosine, linear, rbf, got 'rfb'; did you mean rbf?\n"
+    assert done.stderr == f"kernel: expected one of {KERNELS}, got 'rfb'; did you mean rbf?\n"
 
 
 def test_log_is_a_file_and_warnings_are_shown(tmp_path: Path):

@@ -191,6 +191,25 @@ def test_one_problem(override: str, problem: str):
     assert re.match(problem, found), found
 
 
+@pytest.mark.parametrize(
+    ("kernel", "value", "expected"),
+    [
+        ("polynomial", "degree=0", "an integer of at least 1, got 0"),
+        ("polynomial", "offset=-1", "a number of at least 0, got -1"),
+        ("laplacian", "bandwidth_rule=mean", "one of median, median_per_side, fixed, got 'mean'"),
+        ("rational_quadratic", "alpha=0", "a number above 0, got 0"),
+        ("rbf_mixture", "multipliers=[1,0]", r"a list of numbers above 0, got [1, 0]"),
+        ("rbf_mixture", "multipliers=[]", "a list of numbers above 0, got []"),
+        ("rbf_fourier", "features=7", "an even integer of at least 2, got 7"),
+        ("rbf_fourier", "seed=-1", "an integer of at least 0, got -1"),
+        ("rbf_smoothed", "momentum=1", "a number from 0 to below 1, got 1"),
+    ],
+)
+def test_one_problem_of_a_kernel(kernel: str, value: str, expected: str):
+    key = value.partition("=")[0]
+    assert validate(composed(f"kernel={kernel}", f"kernel.{value}")) == [f"kernel.{key}: expected {expected}"]
+
+
 def test_relation_is_passed_over_when_one_of_its_keys_is_wrong():
     (problem,) = validate(composed("backbone.global_grid=0"))
     assert problem.startswith("backbone.global_grid: expected an integer of at least 1")

@@ -75,6 +75,11 @@ _NAMES = Rule(
     "a list of at least one name",
     lambda value: isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0,
 )
+_EVEN = Rule("an even integer of at least 2", lambda value: _at_least(2).holds(value) and value % 2 == 0)
+_ALL_ABOVE_0 = Rule(
+    "a list of numbers above 0",
+    lambda value: isinstance(value, Sequence) and len(value) > 0 and all(map(_above(0).holds, value)),
+)
 _BETAS = Rule("two numbers from 0 to below 1", lambda value: _pair(value, _BELOW_ONE.holds))
 
 RULES: dict[Rule, tuple[str, ...]] = {
@@ -87,6 +92,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "tuning.freeze_blocks",
         "data.source.seed",
         "objective.loss.seed",
+        "kernel.seed",
     ),
     _NOT_NEGATIVE: (
         "optim.lr_schedule.end",
@@ -96,6 +102,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "augmentation.photometric.contrast",
         "augmentation.photometric.saturation",
         "profile.linear_weight_decay",
+        "kernel.offset",
     ),
     _at_least(1): (
         "backbone.batch_size",
@@ -128,6 +135,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "data.source.val",
         "data.source.test",
         "data.source.size",
+        "kernel.degree",
     ),
     _at_least(2): ("objective.grid", "objective.loss.min_points"),
     _or(None, _at_least(1)): (
@@ -143,6 +151,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _or("auto", _at_least(1)): ("trainer.devices",),
     _above(0): (
         "kernel.bandwidth",
+        "kernel.alpha",
         "backbone.lr",
         "backbone.head_lr",
         "optim.lr",
@@ -167,7 +176,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     ),
     _within(0, 0.5): ("augmentation.photometric.hue",),
     _SHARE: ("augmentation.containment", "tuning.layer_decay"),
-    _BELOW_ONE: ("backbone.encoder.drop_path", "profile.linear_momentum"),
+    _BELOW_ONE: ("backbone.encoder.drop_path", "profile.linear_momentum", "kernel.momentum"),
     _range(): ("augmentation.ratio", "augmentation.photometric.blur_sigma"),
     _range(1): ("augmentation.global_scale", "augmentation.local_scale"),
     _SWITCH: (
@@ -181,8 +190,10 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _or(None, _at_least(2)): ("objective.loss.max_points",),
     _NAMES: ("tuning.adapter.targets",),
     _GRID: ("profile.grid",),
+    _EVEN: ("kernel.features",),
+    _ALL_ABOVE_0: ("kernel.multipliers",),
     _BETAS: ("optim.optimizer.betas",),
-    _one_of("median", "fixed"): ("kernel.bandwidth_rule",),
+    _one_of("median", "median_per_side", "fixed"): ("kernel.bandwidth_rule",),
     _one_of("teacher", "student"): ("export",),
     _one_of("val", "test"): ("split",),
     _one_of("class", "mean"): ("image_head.pooling",),
