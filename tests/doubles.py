@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from paka.encoder import Encoder, create_encoder
-from paka.views import MultiCrop, Photometric
+from paka.photometric import Photometric
+from paka.views import MultiCrop
 
 
 class NoiseImages:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from paka import view_rules
+
 _ABSENT = object()
 
 
@@ -59,7 +61,6 @@ def _range(high: float | None = None) -> Rule:
 
 
 _NOT_NEGATIVE = Rule("a number of at least 0", lambda value: _is_number(value) and value >= 0)
-_SHARE = Rule("a number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1)
 _BELOW_ONE = Rule("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
 _SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
 _GRID = Rule("[rows, columns], integers of at least 2", lambda value: _pair(value, _at_least(2).holds))
@@ -138,11 +139,14 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "augmentation.photometric.jitter_probability",
         "augmentation.photometric.gray_probability",
         "augmentation.photometric.blur_probability",
+        "augmentation.photometric.solarize_probability",
         "augmentation.photometric.erase",
     ),
     _within(0, 0.5): ("augmentation.photometric.hue",),
-    _SHARE: ("augmentation.containment",),
-    _BELOW_ONE: ("backbone.encoder.drop_path", "profile.linear_momentum"),
+    _or(None, _within(0, 1)): ("augmentation.containment",),
+    _one_of("image", "parent"): ("augmentation.local_scale_of",),
+    _one_of("containing", "parent"): ("augmentation.pair_with",),
+    _BELOW_ONE: ("augmentation.least_overlap", "backbone.encoder.drop_path", "profile.linear_momentum"),
     _range(): ("augmentation.ratio", "augmentation.photometric.blur_sigma"),
     _range(1): ("augmentation.global_scale", "augmentation.local_scale"),
     _SWITCH: ("objective.loss.deconfound",),
@@ -177,33 +181,6 @@ def _at_most(small: str, large: str) -> Relation:
         return None if low <= high else f"{small}: expected at most {large} = {high}, got {low}"
 
     return Relation((small, large), problem)
-
-
-def _locals_are_smaller(cfg: DictConfig) -> str | None:
-    low, high = cfg.augmentation.local_scale[1], cfg.augmentation.global_scale[1]
-    return (
-        None
-        if low <= high
-        else f"augmentation.local_scale: expected no local above the largest global, {high}, got {low}"
-    )
-
-
-def _globals_are_rendered(cfg: DictConfig) -> str | None:
-    reads_globals = not cfg.objective.projects
-    if cfg.augmentation.student_globals or not (cfg.augmentation.global_pairs or reads_globals):
-        return None
-    needs = "an objective that compares no pairs" if reads_globals else "augmentation.global_pairs=true"
-    return f"augmentation.student_globals: expected true with {needs}, got False"
-
-
-def _views_are_compared(cfg: DictConfig) -> str | None:
-    views = cfg.augmentation
-    if not cfg.objective.projects or views.locals or (views.global_pairs and views.globals > 1):
-        return None
-    return (
-        "augmentation: expected views to compare; set augmentation.locals to at least 1, or "
-        "augmentation.globals to at least 2 with augmentation.global_pairs=true"
-    )
 
 
 def _others_to_deconfound_with(cfg: DictConfig) -> str | None:
@@ -244,9 +221,20 @@ def _others_to_permute(cfg: DictConfig) -> str | None:
 RELATIONS = (
     _at_most("backbone.local_grid", "backbone.global_grid"),
     _at_most("profile.k", "profile.memory"),
-    Relation(("augmentation.local_scale", "augmentation.global_scale"), _locals_are_smaller),
-    Relation(("augmentation.student_globals", "objective.projects"), _globals_are_rendered),
-    Relation(("augmentation.locals", "augmentation.globals", "objective.projects"), _views_are_compared),
+    Relation(("augmentation.overlap",), view_rules.overlap_is_containment),
+    Relation(
+        ("augmentation.containment", "augmentation.local_scale_of", "augmentation.pair_with"),
+        view_rules.locals_have_parents,
+    ),
+    Relation(
+        ("augmentation.local_scale", "augmentation.global_scale", "augmentation.local_scale_of"),
+        view_rules.locals_are_smaller,
+    ),
+    Relation(("augmentation.student_globals", "objective.projects"), view_rules.globals_are_rendered),
+    Relation(("augmentation.clean_teacher", "objective.projects"), view_rules.clean_globals_are_kept),
+    Relation(
+        ("augmentation.locals", "augmentation.globals", "objective.projects"), view_rules.views_are_compared
+    ),
     Relation(("objective.grid", "objective.loss.min_points"), _points_suffice),
     Relation(
         ("objective.loss.deconfound", "backbone.batch_size", "trainer.accumulate"), _others_to_deconfound_with

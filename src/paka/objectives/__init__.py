@@ -26,8 +26,9 @@ class Correspondences:
         student_globals: The student's encoder tokens of the globals, batch (B * G); None when the
             augmentation renders none.
         student_locals: The student's encoder tokens of the locals, batch (B * L), or None.
-        teacher: The teacher's encoder tokens of the clean globals, batch (B * G); None when no pair needs it.
-        clean: The clean globals themselves, (B * G, 3, S, S) uint8.
+        teacher: The teacher's encoder tokens of the globals, batch (B * G); None when no pair needs it.
+        clean: The globals as the teacher sees them, (B * G, 3, S, S) uint8; without photometric augmentation
+            unless the augmentation says `clean_teacher: false`.
         tags: Image-level tags, (B, T) in {0, 1}; T is 0 for sources without tags.
     """
 
