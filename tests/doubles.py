@@ -10,7 +10,8 @@ from torch import Tensor
 
 from paka.encoder import Encoder, create_encoder
 from paka.objectives import Correspondences
-from paka.views import MultiCrop, Photometric
+from paka.photometric import Photometric
+from paka.views import MultiCrop
 
 
 class NoiseImages:

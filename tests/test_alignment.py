@@ -101,6 +101,21 @@ def test_linear_cka_equals_its_feature_form() -> None:
     torch.testing.assert_close(out[0], expected)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_biased_linear_cka_equals_an_independent_implementation(masked: bool) -> None:
+    """scikit-learn's linear kernel and its centring of it."""
+    library = pytest.importorskip("sklearn.preprocessing")
+    student, teacher = draw(8, 49, 32, seed=50), draw(8, 49, 32, seed=51) + 2
+    student = student + 0.7 * teacher
+    valid = some_valid(8, 49) if masked else everything(student)
+    out = similarity(student, teacher, valid)
+    for image, kept in enumerate(valid):
+        x, y = (side[image][kept].double().numpy() for side in (student, teacher))
+        k, l = (library.KernelCenterer().fit_transform(z @ z.T) for z in (x, y))  # noqa: E741
+        expected = (k * l).sum() / np.sqrt((k * k).sum() * (l * l).sum())
+        assert out[image].item() == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("scale", [1e-4, 1e-2, 1.0, 1e2, 1e4])
 def test_cka_of_equal_tokens_is_one_at_any_scale(kernel: Kernel, scale: float) -> None:

@@ -134,6 +134,7 @@ def test_bad_input_is_one_sentence(arguments: list[str], sentence: str, monkeypa
         ["-m", "kernel=glob(*)"],
         ["-m", "backbone.lr=interval(0.1,1)"],
         ["sweep=bandwidth"],
+        ["sweep=containment"],
         ["--cfg", "job", "data=folder"],
     ],
     ids=" ".join,

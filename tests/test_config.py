@@ -62,7 +62,7 @@ def test_deconfounding_needs_two_images_at_a_time():
         ("objective.loss.min_points=3", "expected at least 4 with objective.loss.unbiased=true, got 3"),
         ("objective.loss.max_points=3", "expected at least objective.loss.min_points = 4, got 3"),
         ("objective.loss.scale_bins=9", "expected an integer from 1 to 8, got 9"),
-        ("objective.reads=[pair]", "expected a list out of pairs, globals, teacher, images"),
+        ("objective.reads=[pair]", "expected a list out of pairs, globals, clean, teacher, images"),
     ],
 )
 def test_settings_of_the_estimator(override: str, problem: str):
@@ -122,6 +122,27 @@ def test_benchmark_follows_data_unless_chosen():
     assert composed("benchmark=none").benchmark is None
 
 
+def test_rules_of_a_part_that_is_left_out_are_passed_over():
+    cfg = composed("augmentation.photometric=null")
+    assert validate(cfg) == []
+    assert build(cfg.augmentation, global_size=32, local_size=16).photometric is None
+
+
+def test_locals_sized_by_their_parent_are_never_too_large():
+    shared = "augmentation.global_scale=[0.2,0.3]", "augmentation.local_scale=[0.1,0.5]"
+    assert len(validate(composed(*shared))) == 1
+    assert validate(composed(*shared, "augmentation.local_scale_of=parent")) == []
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "augmentation"])
+def test_augmentations_build_and_differ_from_the_default(option: str):
+    built, default = (
+        build(composed(f"augmentation={name}").augmentation, global_size=32, local_size=16)
+        for name in (option, "paka")
+    )
+    assert (built == default) == (option == "paka")
+
+
 def test_rates_follow_the_backbone():
     assert composed("backbone.lr=0.5").optim.lr == 0.5
 
@@ -135,7 +156,7 @@ def test_problems_are_found_all_at_once():
         composed(
             "kernel=rbf",
             "kernel.bandwidth=0",
-            "augmentation.containment=0",
+            "augmentation.containment=-0.1",
             "augmentation.global_scale=[0.5,0.2]",
             "backbone.global_grid=16",
             "backbone.local_grid=17",
@@ -159,11 +180,23 @@ def test_problems_are_found_all_at_once():
     [
         (
             "augmentation.containment=1.01",
-            "augmentation.containment: expected a number above 0, up to 1, got 1.01",
+            "augmentation.containment: expected null or a number from 0 to 1, got 1.01",
         ),
         ("augmentation.local_scale=[0.1,0.2,0.3]", r"augmentation.local_scale: expected \[low, high\]"),
         ("augmentation.photometric.hue=0.6", "augmentation.photometric.hue: expected a number from 0 to 0.5"),
         ("augmentation.student_globals=false", "augmentation.student_globals: expected true"),
+        ("augmentation.least_overlap=1", "augmentation.least_overlap: expected a number from 0 to below 1"),
+        (
+            "augmentation.pair_with=all",
+            "augmentation.pair_with: expected one of containing, parent, got 'all'",
+        ),
+        ("augmentation.local_scale_of=crop", "augmentation.local_scale_of: expected one of image, parent"),
+        ("augmentation.overlap=iou", r"augmentation.overlap: expected containment, .* got 'iou': .* 0.03 %"),
+        ("augmentation.overlap=dice", r"augmentation.overlap: expected containment, .* got 'dice'$"),
+        (
+            "augmentation.photometric.solarize_probability=2",
+            "augmentation.photometric.solarize_probability: expected a number from 0 to 1, got 2",
+        ),
         ("augmentation.globals=0", "augmentation.globals: expected an integer of at least 1, got 0"),
         ("backbone.lr=0", "backbone.lr: expected a number above 0, got 0"),
         ("backbone.encoder.drop_path=1", "backbone.encoder.drop_path: expected a number from 0 to below 1"),
@@ -208,6 +241,36 @@ def test_one_problem(override: str, problem: str):
 def test_one_problem_of_a_kernel(kernel: str, value: str, expected: str):
     key = value.partition("=")[0]
     assert validate(composed(f"kernel={kernel}", f"kernel.{value}")) == [f"kernel.{key}: expected {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            [
+                "augmentation=augmented_teacher",
+                "augmentation.global_pairs=false",
+                "augmentation.student_globals=false",
+            ],
+            "augmentation.student_globals: expected true with augmentation.clean_teacher=false, got False",
+        ),
+        (
+            ["augmentation=no_glim", "augmentation.pair_with=parent"],
+            "augmentation.containment: expected a number from 0 to 1 with augmentation.pair_with=parent, got null",
+        ),
+        (
+            ["augmentation=lightly", "augmentation.containment=null", "augmentation.pair_with=containing"],
+            "augmentation.containment: expected a number from 0 to 1 with augmentation.local_scale_of=parent",
+        ),
+        (
+            ["augmentation=masked", "objective=masked_features", "augmentation.clean_teacher=false"],
+            "augmentation.clean_teacher: expected true with an objective that reads the clean globals, got False",
+        ),
+    ],
+)
+def test_views_that_contradict_each_other(overrides: list[str], problem: str):
+    (found,) = validate(composed(*overrides))
+    assert found.startswith(problem), found
 
 
 def test_relation_is_passed_over_when_one_of_its_keys_is_wrong():

@@ -122,6 +122,17 @@ def test_the_teacher_follows_after_each_optimizer_step() -> None:
         torch.testing.assert_close(mine, 0.5 * old + 0.5 * theirs)
 
 
+@pytest.mark.parametrize("changes", [{"containment": None}, {"locals": 0}, {"global_pairs": False}], ids=str)
+def test_the_share_of_valid_pairs_is_logged(changes: dict[str, object]) -> None:
+    views = batch(**changes)
+    crossed = 2 if changes.get("global_pairs", True) else 0
+    possible = 4 * (views.locals.shape[1] * 2 + crossed)
+    metrics = fit(module(), steps=1, **changes).callback_metrics
+    counted = len(views.local_pairs) + len(views.global_pairs)
+    assert metrics["valid_pairs"].item() == pytest.approx(counted / possible)
+    assert metrics["pairs_per_image"].item() == pytest.approx(counted / 4)
+
+
 def test_rates_and_decay_follow_their_schedules() -> None:
     model = module()
     trainer = fit(model, steps=3)

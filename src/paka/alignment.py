@@ -162,9 +162,9 @@ def mean_of_other_images(
     unit: Tensor, valid: Tensor, image: Tensor, bins: Tensor | None = None, *, unbiased: bool = False
 ) -> Tensor:
     """Return the centred mean over other images' pairs of the same kind; arguments as for `deconfound`."""
-    kind = torch.zeros_like(image) if bins is None else bins
+    kind, kinds = (torch.zeros_like(image), 1) if bins is None else (bins, BINS)
     other = ((image[:, None] != image) & (kind[:, None] == kind)).to(unit.dtype)
-    member = (torch.arange(BINS, device=kind.device)[:, None] == kind).to(unit.dtype)
+    member = (torch.arange(kinds, device=kind.device)[:, None] == kind).to(unit.dtype)
     sums = []
     for values in (unit, _pairs(valid).to(unit.dtype)):
         here = torch.einsum("kq,qnm->knm", member, values)
@@ -247,7 +247,7 @@ def pooled_alignment(
 
     Source: Nguyen, Raghu and Kornblith 2021 (arXiv 2010.15327), equation 3.
     """
-    weight = weight / _degrees(valid, unbiased=unbiased)
+    weight = (weight / _degrees(valid, unbiased=unbiased)).to(student.dtype)
     # One factor for all pairs: it changes no ratio, and squares stay in the range of float32.
     s, t = (side / _positive(largest_over_processes(_peak(side[None])[0])) for side in (student, teacher))
     terms = torch.stack([(a * b).sum(dim=(1, 2)) @ weight for a, b in ((s, t), (s, s), (t, t))])

@@ -93,7 +93,11 @@ class PostTraining(L.LightningModule):
         self.log("loss", loss, sync_dist=True)
         self.log_dict(logs, sync_dist=True)
         pairs = len(batch.global_pairs) + len(batch.local_pairs)
-        self.log_dict({**self.recipe.at(self.global_step), "pairs_per_image": pairs / len(batch.teacher)})
+        counts: dict[str, float | Tensor] = {
+            "pairs_per_image": pairs / len(batch.teacher),
+            "valid_pairs": pairs / batch.possible_pairs.sum().clamp_min(1),
+        }
+        self.log_dict({**self.recipe.at(self.global_step), **counts})
         return cast(Tensor, loss)
 
     def correspond(self, batch: Views) -> Correspondences:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-_ABSENT = object()
+from paka.relations import ABSENT, RELATIONS, get
 
 
 class Rule(NamedTuple):
@@ -172,11 +172,20 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "augmentation.photometric.jitter_probability",
         "augmentation.photometric.gray_probability",
         "augmentation.photometric.blur_probability",
+        "augmentation.photometric.solarize_probability",
         "augmentation.photometric.erase",
     ),
     _within(0, 0.5): ("augmentation.photometric.hue",),
-    _SHARE: ("augmentation.containment", "tuning.layer_decay"),
-    _BELOW_ONE: ("backbone.encoder.drop_path", "profile.linear_momentum", "kernel.momentum"),
+    _SHARE: ("tuning.layer_decay",),
+    _or(None, _within(0, 1)): ("augmentation.containment",),
+    _one_of("image", "parent"): ("augmentation.local_scale_of",),
+    _one_of("containing", "parent"): ("augmentation.pair_with",),
+    _BELOW_ONE: (
+        "augmentation.least_overlap",
+        "backbone.encoder.drop_path",
+        "profile.linear_momentum",
+        "kernel.momentum",
+    ),
     _range(): ("augmentation.ratio", "augmentation.photometric.blur_sigma"),
     _range(1): ("augmentation.global_scale", "augmentation.local_scale"),
     _SWITCH: (
@@ -197,7 +206,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _one_of("teacher", "student"): ("export",),
     _one_of("val", "test"): ("split",),
     _one_of("class", "mean"): ("image_head.pooling",),
-    _some_of("pairs", "globals", "teacher", "images"): ("objective.reads",),
+    _some_of("pairs", "globals", "clean", "teacher", "images"): ("objective.reads",),
     _some_of("dim", "tags"): ("objective.told",),
     _one_of("none", "zscore", "whiten"): ("features",),
 }
@@ -205,150 +214,6 @@ RULES: dict[Rule, tuple[str, ...]] = {
 
 RULED = frozenset(key for concerned in RULES.values() for key in concerned)
 """The keys that keep a rule."""
-
-
-class Relation(NamedTuple):
-    """A rule across keys; it is passed over while one of them has a problem of its own.
-
-    Attributes:
-        keys: The keys that it relates.
-        problem: Returns what is wrong, or None.
-    """
-
-    keys: tuple[str, ...]
-    problem: Callable[[DictConfig], str | None]
-
-
-def _at_most(small: str, large: str) -> Relation:
-    def problem(cfg: DictConfig) -> str | None:
-        low, high = _get(cfg, small), _get(cfg, large)
-        return None if low <= high else f"{small}: expected at most {large} = {high}, got {low}"
-
-    return Relation((small, large), problem)
-
-
-def _locals_are_smaller(cfg: DictConfig) -> str | None:
-    low, high = cfg.augmentation.local_scale[1], cfg.augmentation.global_scale[1]
-    return (
-        None
-        if low <= high
-        else f"augmentation.local_scale: expected no local above the largest global, {high}, got {low}"
-    )
-
-
-def _globals_are_rendered(cfg: DictConfig) -> str | None:
-    reads_globals = "globals" in cfg.objective.reads
-    if cfg.augmentation.student_globals or not (cfg.augmentation.global_pairs or reads_globals):
-        return None
-    needs = (
-        "an objective that looks at the student's globals"
-        if reads_globals
-        else "augmentation.global_pairs=true"
-    )
-    return f"augmentation.student_globals: expected true with {needs}, got False"
-
-
-def _views_are_compared(cfg: DictConfig) -> str | None:
-    views = cfg.augmentation
-    if "pairs" not in cfg.objective.reads or views.locals or (views.global_pairs and views.globals > 1):
-        return None
-    return (
-        "augmentation: expected views to compare; set augmentation.locals to at least 1, or "
-        "augmentation.globals to at least 2 with augmentation.global_pairs=true"
-    )
-
-
-def _others_to_deconfound_with(cfg: DictConfig) -> str | None:
-    least = 2 * cfg.trainer.accumulate
-    if not cfg.objective.loss.deconfound or cfg.backbone.batch_size >= least:
-        return None
-    return (
-        f"backbone.batch_size: expected at least {least}, two images at a time, with "
-        f"objective.loss.deconfound=true, got {cfg.backbone.batch_size}"
-    )
-
-
-def _points_suffice(cfg: DictConfig) -> str | None:
-    points, least = cfg.objective.grid**2, cfg.objective.loss.min_points
-    return (
-        None
-        if least <= points
-        else f"objective.loss.min_points: expected at most objective.grid ** 2 = {points}, got {least}"
-    )
-
-
-def _unbiased_needs_four(cfg: DictConfig) -> str | None:
-    loss = cfg.objective.loss
-    if not loss.unbiased or loss.min_points >= 4:
-        return None
-    return f"objective.loss.min_points: expected at least 4 with objective.loss.unbiased=true, got {loss.min_points}"
-
-
-def _subset_suffices(cfg: DictConfig) -> str | None:
-    most, least = cfg.objective.loss.max_points, cfg.objective.loss.min_points
-    if most is None or most >= least:
-        return None
-    return f"objective.loss.max_points: expected at least objective.loss.min_points = {least}, got {most}"
-
-
-def _parts_are_read(cfg: DictConfig) -> str | None:
-    needed = {what for part in cfg.objective.parts.values() for what in part.reads}
-    missing = sorted(needed - {*cfg.objective.reads})
-    if not missing:
-        return None
-    return f"objective.reads: expected what its parts read, {', '.join(sorted(needed))}; {', '.join(missing)} is missing"
-
-
-def _batch_is_shared_out(cfg: DictConfig) -> str | None:
-    devices = 1 if cfg.trainer.devices == "auto" else cfg.trainer.devices
-    if cfg.backbone.batch_size % (devices * cfg.trainer.accumulate) == 0:
-        return None
-    return (
-        "backbone.batch_size: expected a multiple of trainer.devices x trainer.accumulate = "
-        f"{devices} x {cfg.trainer.accumulate}, got {cfg.backbone.batch_size}"
-    )
-
-
-def _others_to_permute(cfg: DictConfig) -> str | None:
-    if not cfg.teacher.permute or cfg.backbone.batch_size > 1:
-        return None
-    return "backbone.batch_size: expected at least 2 with teacher.permute=true, got 1"
-
-
-def _blocks_are_chosen_once(cfg: DictConfig) -> str | None:
-    first, last = cfg.tuning.freeze_blocks, cfg.tuning.train_blocks
-    if last is None or not first:
-        return None
-    return (
-        f"tuning.freeze_blocks: expected 0 with tuning.train_blocks={last}, got {first}; set one of the two"
-    )
-
-
-def _weights_are_chosen_once(cfg: DictConfig) -> str | None:
-    if not cfg.tuning.biases_only or cfg.tuning.adapter is None:
-        return None
-    return "tuning.biases_only: expected false with a tuning.adapter, got True; set one of the two"
-
-
-RELATIONS = (
-    _at_most("backbone.local_grid", "backbone.global_grid"),
-    _at_most("profile.k", "profile.memory"),
-    Relation(("augmentation.local_scale", "augmentation.global_scale"), _locals_are_smaller),
-    Relation(("augmentation.student_globals", "objective.reads"), _globals_are_rendered),
-    Relation(("augmentation.locals", "augmentation.globals", "objective.reads"), _views_are_compared),
-    Relation(("objective.grid", "objective.loss.min_points"), _points_suffice),
-    Relation(
-        ("objective.loss.deconfound", "backbone.batch_size", "trainer.accumulate"), _others_to_deconfound_with
-    ),
-    Relation(("objective.loss.unbiased", "objective.loss.min_points"), _unbiased_needs_four),
-    Relation(("objective.loss.max_points", "objective.loss.min_points"), _subset_suffices),
-    Relation(("objective.reads", "objective.parts"), _parts_are_read),
-    Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),
-    Relation(("backbone.batch_size", "teacher.permute"), _others_to_permute),
-    Relation(("tuning.freeze_blocks", "tuning.train_blocks"), _blocks_are_chosen_once),
-    Relation(("tuning.biases_only", "tuning.adapter"), _weights_are_chosen_once),
-)
-"""Rules across keys."""
 
 
 def validate(cfg: DictConfig) -> list[str]:
@@ -364,7 +229,7 @@ def validate(cfg: DictConfig) -> list[str]:
     across = [
         rule.problem(cfg)
         for rule in RELATIONS
-        if not problems.keys() & set(rule.keys) and all(_get(cfg, key) is not _ABSENT for key in rule.keys)
+        if not problems.keys() & set(rule.keys) and all(get(cfg, key) is not ABSENT for key in rule.keys)
     ]
     return [*problems.values(), *filter(None, across)]
 
@@ -386,16 +251,12 @@ def shown(value: object) -> str:
     return "null" if value is None else repr(value)
 
 
-def _get(cfg: DictConfig, key: str) -> Any:
-    return OmegaConf.select(cfg, key, default=_ABSENT)
-
-
 def _single(cfg: DictConfig) -> dict[str, str]:
     return {
         key: f"{key}: expected {rule.expected}, got {shown(value)}"
         for rule, concerned in RULES.items()
         for key in concerned
-        if (value := _get(cfg, key)) is not _ABSENT and not _refers(cfg, key) and not rule.holds(value)
+        if (value := get(cfg, key)) is not ABSENT and not _refers(cfg, key) and not rule.holds(value)
     }
 
 

@@ -30,7 +30,7 @@ class Backbone:
 
 @dataclass
 class Photometric:
-    """Arguments of `paka.views.Photometric`."""
+    """Arguments of `paka.photometric.Photometric`."""
 
     _target_: str = MISSING
     brightness: float = MISSING
@@ -41,6 +41,7 @@ class Photometric:
     gray_probability: float = MISSING
     blur_probability: float = MISSING
     blur_sigma: list[float] = MISSING
+    solarize_probability: float = MISSING
     erase: float = MISSING
     erase_cell: int = MISSING
 
@@ -56,9 +57,14 @@ class Augmentation:
     local_scale: list[float] = MISSING
     ratio: list[float] = MISSING
     flip: float = MISSING
-    containment: float = MISSING
+    containment: float | None = MISSING
+    overlap: str = MISSING
+    least_overlap: float = MISSING
+    local_scale_of: str = MISSING
+    pair_with: str = MISSING
     global_pairs: bool = MISSING
     student_globals: bool = MISSING
+    clean_teacher: bool = MISSING
     photometric: Photometric | None = MISSING
 
 

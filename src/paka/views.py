@@ -1,4 +1,4 @@
-"""Views of an image: crop boxes, flips and photometric augmentation, all drawn from one generator.
+"""Views of an image: crop boxes, flips and augmented pixels, all drawn from one generator.
 
 A view is a rectangle of whole pixels of the source image, resized to a square and perhaps mirrored.
 Boxes are kept, so which token of one view shows which token of another is known exactly.
@@ -11,34 +11,33 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
-import albumentations as A
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paka.photometric import Photometric
+
 Pixels = TypeVar("Pixels", np.uint8, np.float32)
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the source image; right and bottom are exclusive."""
-GRAY = np.uint8(128)
-"""What erased cells are painted with."""
 
 
 class Views(NamedTuple):
     """One collated batch of views; boxes are whole source pixels.
 
     Attributes:
-        teacher: Clean globals, (B, G, 3, S, S) uint8.
+        teacher: Globals as the teacher sees them, (B, G, 3, S, S) uint8: clean, or those of the student.
         globals: The same boxes and flips, augmented, (B, G, 3, S, S) uint8; (B, 0, 3, S, S) when unused.
         locals: Augmented locals, (B, L, 3, s, s) uint8.
         boxes: Crop boxes x0, y0, x1, y1 of globals then locals, (B, G + L, 4) float32.
         flips: Which views are mirrored, (B, G + L) bool.
         global_pairs: Rows (image, student global, teacher global), (P, 3) int64.
         local_pairs: Rows (image, student local, teacher global), (Q, 3) int64; the local counts from 0.
+        possible_pairs: Pairs of each image if all views overlapped, (B,) int64.
         tags: Image-level tags, (B, T) float32 in {0, 1}.
         index: Index of each image in its source, (B,) int64.
     """
@@ -50,6 +49,7 @@ class Views(NamedTuple):
     flips: Tensor
     global_pairs: Tensor
     local_pairs: Tensor
+    possible_pairs: Tensor
     tags: Tensor
     index: Tensor  # type: ignore[assignment]  # a batch is never searched with tuple.index
 
@@ -78,7 +78,7 @@ def render(image: NDArray[Pixels], box: Box, size: tuple[int, int], *, flip: boo
 
 def containment(inner: Box, outer: Box) -> float:
     """Return the share of `inner`'s own area that lies inside `outer`, in [0, 1] (GLIM's measure)."""
-    return intersection_area(inner, outer) / ((inner[2] - inner[0]) * (inner[3] - inner[1]))
+    return intersection_area(inner, outer) / _area(inner)
 
 
 def intersection_area(a: Box, b: Box) -> int:
@@ -88,63 +88,8 @@ def intersection_area(a: Box, b: Box) -> int:
     return max(width, 0) * max(height, 0)
 
 
-@dataclass(frozen=True)
-class Photometric:
-    """Colour jitter, grey, blur and erasure of a student view; the teacher's views get none of it.
-
-    Attributes:
-        brightness: Brightness and, below, contrast and saturation are scaled by a factor in [1 - x, 1 + x].
-        contrast: See `brightness`.
-        saturation: See `brightness`.
-        hue: The hue is shifted by [-hue, hue] turns.
-        jitter_probability: Probability of the colour jitter.
-        gray_probability: Probability of dropping the colour.
-        blur_probability: Probability of a Gaussian blur.
-        blur_sigma: Range of the blur's standard deviation in pixels of the view.
-        erase: Probability of painting a cell of the view grey.
-        erase_cell: Side of these square cells in pixels of the view.
-    """
-
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-    jitter_probability: float
-    gray_probability: float
-    blur_probability: float
-    blur_sigma: tuple[float, float]
-    erase: float = 0.0
-    erase_cell: int = 8
-
-    @cached_property
-    def pipeline(self) -> A.Compose:
-        """The transforms in albumentations' terms."""
-        jitter = A.ColorJitter(
-            brightness=_around_one(self.brightness),
-            contrast=_around_one(self.contrast),
-            saturation=_around_one(self.saturation),
-            hue=(-self.hue, self.hue),
-            p=self.jitter_probability,
-        )
-        blur = A.GaussianBlur(blur_limit=0, sigma_limit=tuple(self.blur_sigma), p=self.blur_probability)
-        return A.Compose([jitter, A.ToGray(p=self.gray_probability), blur])
-
-    def __call__(self, view: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Return an augmented copy of `view`, (H, W, 3) uint8, as a function of `rng` alone."""
-        # Albumentations repeats one stream in every worker unless each sample seeds it.
-        self.pipeline.set_random_seed(int(rng.integers(2**31)))
-        augmented: NDArray[np.uint8] = self.pipeline(image=view)["image"]
-        return self._erase(augmented, rng) if self.erase else augmented
-
-    def _erase(self, view: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        height, width = view.shape[:2]
-        cells = rng.random((-(-height // self.erase_cell), -(-width // self.erase_cell))) < self.erase
-        erased = np.kron(cells, np.ones((self.erase_cell, self.erase_cell), bool))[:height, :width]
-        return np.where(erased[..., None], GRAY, view)
-
-
-def _around_one(strength: float) -> tuple[float, float]:
-    return max(0.0, 1.0 - strength), 1.0 + strength
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def draw_box(
@@ -217,6 +162,7 @@ class Sample(NamedTuple):
     flips: NDArray[np.bool_]
     global_pairs: list[tuple[int, int]]
     local_pairs: list[tuple[int, int]]
+    possible_pairs: int
 
 
 @dataclass(frozen=True)
@@ -225,21 +171,33 @@ class MultiCrop:
 
     Each local is drawn inside a parent global by at least the share `containment` of its own area, and is
     compared with every global that contains that much of it (global-local intersection maximisation, GLIM,
-    arXiv 2509.05606, Sec. 4). Locals take the globals as parents in turn.
+    arXiv 2509.05606, Sec. 4). Locals take the globals as parents in turn. With `containment` None they have
+    no parents: they are drawn anywhere in the image and compared with every global they overlap.
 
     Attributes:
         global_size: Side S of a global in pixels.
         local_size: Side s of a local in pixels.
-        globals: Number of globals G, seen clean by the teacher.
+        globals: Number of globals G, seen by the teacher.
         locals: Number of locals L, seen augmented by the student.
         global_scale: Range of a global's area as a fraction of the image's.
-        local_scale: Range of a local's area as a fraction of the image's.
+        local_scale: Range of a local's area as a fraction of the image's or, see `local_scale_of`, the parent's.
         ratio: Range of width / height of a crop, before it is resized to a square.
         flip: Probability of mirroring a view left to right.
-        containment: Least share m of a local's area inside a global it is compared with.
+        containment: Least share m of a local's area inside a global it is compared with, in [0, 1]; with 0
+            any overlap counts. None draws the locals independently of the globals.
         global_pairs: Compare the student's globals with the teacher's other globals.
         student_globals: Render augmented globals; needed by `global_pairs` and by image-level objectives.
         photometric: Augmentation of the student's views; None for none.
+        clean_teacher: Show the teacher clean globals; otherwise the augmented ones of the student.
+        least_overlap: Two globals, or without `containment` a local and a global, are compared only if they
+            share more than this fraction of the image's area.
+        local_scale_of: Whose area `local_scale` is a fraction of.
+        pair_with: Compare a local with every global that contains it, or with its parent only.
+        overlap: The measure that `containment` bounds; there is only this one.
+
+    Raises:
+        ValueError: The teacher needs globals that are not rendered, parents are needed without
+            `containment`, or `overlap` is another measure.
     """
 
     global_size: int
@@ -250,20 +208,39 @@ class MultiCrop:
     local_scale: tuple[float, float]
     ratio: tuple[float, float]
     flip: float
-    containment: float
+    containment: float | None
     global_pairs: bool
     student_globals: bool
     photometric: Photometric | None
+    clean_teacher: bool = True
+    least_overlap: float = 0.0
+    local_scale_of: Literal["image", "parent"] = "image"
+    pair_with: Literal["containing", "parent"] = "containing"
+    overlap: Literal["containment"] = "containment"
+
+    def __post_init__(self) -> None:
+        if not (self.clean_teacher or self.student_globals):
+            raise ValueError(
+                "expected student_globals=True with clean_teacher=False, whose teacher sees them, got False"
+            )
+        if self.containment is None and "parent" in (self.local_scale_of, self.pair_with):
+            raise ValueError("expected a containment where local_scale_of or pair_with is parent, got None")
+        if self.overlap != "containment":
+            raise ValueError(f"expected overlap='containment', got {self.overlap!r}")
 
     @property
     def possible_pairs(self) -> int:
-        """Number of pairs per image if every local lay inside every global and all globals overlapped."""
+        """Number of pairs per image if every local lay inside every global and all globals overlapped.
+
+        It does not depend on `pair_with`: where locals meet only their parents, 1 / G of theirs is the most.
+        """
         crossed = self.globals * (self.globals - 1) if self.global_pairs else 0
         return self.locals * self.globals + crossed
 
     def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> Sample:
         """Return the views of `image`, (H, W, 3) uint8, as a function of `rng` alone."""
-        outer, inner = self.draw_boxes(rng, (image.shape[0], image.shape[1]))
+        shape = image.shape[0], image.shape[1]
+        outer, inner = self.draw_boxes(rng, shape)
         boxes = [*outer, *inner]
         flips = rng.random(len(boxes)) < self.flip
         sides = [self.global_size] * self.globals + [self.local_size] * self.locals
@@ -271,39 +248,58 @@ class MultiCrop:
             render(image, box, (side, side), flip=flip)
             for box, side, flip in zip(boxes, sides, flips.tolist(), strict=True)
         ]
-        teacher, small = clean[: self.globals], clean[self.globals :]
-        large = [self._augment(view, rng) for view in teacher] if self.student_globals else []
+        plain, small = clean[: self.globals], clean[self.globals :]
+        large = [self._augment(view, rng) for view in plain] if self.student_globals else []
         small = [self._augment(view, rng) for view in small]
         return Sample(
-            _stack(teacher, self.global_size),
+            _stack(plain if self.clean_teacher else large, self.global_size),
             _stack(large, self.global_size),
             _stack(small, self.local_size),
             np.asarray(boxes, dtype=np.float32),
             flips,
-            self._overlapping(outer) if self.global_pairs else [],
-            self._contained(inner, outer),
+            self._global_pairs(outer, shape) if self.global_pairs else [],
+            self._local_pairs(inner, outer, shape),
+            self.possible_pairs,
         )
 
     def draw_boxes(self, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[list[Box], list[Box]]:
         """Return the boxes of the globals and of the locals in an image of `shape` (H, W)."""
         outer = [draw_box(rng, shape, self.global_scale, self.ratio) for _ in range(self.globals)]
+        if self.containment is None:
+            return outer, [draw_box(rng, shape, self.local_scale, self.ratio) for _ in range(self.locals)]
         parents = itertools.islice(itertools.cycle(outer), self.locals)
         inner = [
-            draw_inside(rng, shape, parent, self.local_scale, self.ratio, self.containment)
+            draw_inside(rng, shape, parent, self._scale_inside(parent, shape), self.ratio, self.containment)
             for parent in parents
         ]
         return outer, inner
 
+    def _scale_inside(self, parent: Box, shape: tuple[int, int]) -> tuple[float, float]:
+        """Return the range of the area of a local in `parent`, as a fraction of the image's."""
+        if self.local_scale_of == "image":
+            return self.local_scale
+        share = _area(parent) / (shape[0] * shape[1])
+        return self.local_scale[0] * share, self.local_scale[1] * share
+
     def _augment(self, view: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         return view if self.photometric is None else self.photometric(view, rng)
 
-    def _contained(self, inner: list[Box], outer: list[Box]) -> list[tuple[int, int]]:
-        candidates = itertools.product(enumerate(inner), enumerate(outer))
-        return [(i, o) for (i, a), (o, b) in candidates if containment(a, b) >= self.containment]
+    def _local_pairs(
+        self, inner: list[Box], outer: list[Box], shape: tuple[int, int]
+    ) -> list[tuple[int, int]]:
+        least = (self.least_overlap if self.containment is None else 0.0) * shape[0] * shape[1]
+        return [
+            (i, o)
+            for (i, local), (o, parent) in itertools.product(enumerate(inner), enumerate(outer))
+            if (self.pair_with == "containing" or o == i % self.globals)
+            and intersection_area(local, parent) > least
+            and (self.containment is None or containment(local, parent) >= self.containment)
+        ]
 
-    def _overlapping(self, outer: list[Box]) -> list[tuple[int, int]]:
+    def _global_pairs(self, outer: list[Box], shape: tuple[int, int]) -> list[tuple[int, int]]:
+        least = self.least_overlap * shape[0] * shape[1]
         candidates = itertools.permutations(range(len(outer)), 2)
-        return [(a, b) for a, b in candidates if intersection_area(outer[a], outer[b]) > 0]
+        return [(a, b) for a, b in candidates if intersection_area(outer[a], outer[b]) > least]
 
 
 def _stack(views: list[NDArray[np.uint8]], side: int) -> NDArray[np.uint8]:
@@ -324,6 +320,7 @@ def collate(samples: Sequence[tuple[Sample, NDArray[np.bool_], int]]) -> Views:
         flips=_tensor([view.flips for view in views]),
         global_pairs=_pairs([view.global_pairs for view in views]),
         local_pairs=_pairs([view.local_pairs for view in views]),
+        possible_pairs=torch.tensor([view.possible_pairs for view in views]),
         tags=_tensor(tags).float(),
         index=torch.tensor(index),
     )

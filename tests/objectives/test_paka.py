@@ -205,11 +205,12 @@ def test_the_floor_leaves_invalid_points_where_they_are() -> None:
 
 
 def test_the_locality_share_is_one_for_position_alone_and_small_for_content() -> None:
-    position = draw(1, POINTS, CHANNELS, seed=3).expand(6, -1, -1)
+    position = draw(1, POINTS, 64, seed=3).expand(6, -1, -1)
     _, logs = PaKA(linear)(correspondences(aligned_student=position, aligned_teacher=position))
     assert logs["locality_share"].item() == pytest.approx(1, abs=1e-5)
-    tokens = draw(6, POINTS, CHANNELS, seed=1)
-    _, content = PaKA(linear, unbiased=True)(correspondences(aligned_teacher=tokens))
+    tokens = draw(6, POINTS, 64, seed=1)
+    content_only = correspondences(aligned_student=tokens, aligned_teacher=tokens)
+    _, content = PaKA(linear, unbiased=True)(content_only)
     assert abs(content["locality_share"].item()) < 0.1
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from paka.encoder import Tokens
 
-Reads = Literal["pairs", "globals", "teacher", "images"]
-"""What of a step an objective looks at: aligned pairs of views, the student's globals, the teacher's tokens of the
-clean globals, the image-level outputs of all views."""
+Reads = Literal["pairs", "globals", "clean", "teacher", "images"]
+"""What of a step an objective looks at: aligned pairs of views, the student's tokens of the globals, the clean globals
+themselves, the teacher's tokens of them, the image-level outputs of all views."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Correspondences:
         teacher: The teacher's encoder tokens of the clean globals, batch (B * G), or None.
         image_student: The student's image-level outputs, (B, V, K), views V = G globals, then L locals; or None.
         image_teacher: The teacher's image-level outputs of the clean globals, (B, G, K), or None.
-        clean: The clean globals themselves, (B * G, 3, S, S) uint8.
+        clean: The globals as the teacher sees them, (B * G, 3, S, S) uint8; without photometric augmentation
+            unless the augmentation says `clean_teacher: false`.
         tags: Image-level tags, (B, T) in {0, 1}; T is 0 for sources without tags.
     """
 

@@ -135,8 +135,10 @@ class PaKA(nn.Module):
         part, total = batch.average(explained, usable), batch.average(whole, usable)
         return torch.where(total > 0, part / total.clamp_min(torch.finfo(total.dtype).tiny), 0)
 
-    def _bins(self, scale: Tensor) -> Tensor:
-        """Return the octave of each pair's scale, counted down from 1 and above, `(P,)` int64."""
+    def _bins(self, scale: Tensor) -> Tensor | None:
+        """Return the octave of each pair's scale, counted down from 1 and above, `(P,)` int64; None for one bin."""
+        if self.scale_bins == 1:
+            return None
         return scale.log2().floor().clamp(1 - self.scale_bins, 0).long() + self.scale_bins - 1
 
     def _average(self, values: Tensor, batch: Correspondences, usable: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from paka.draws import Draws
 from paka.kernels import Kernel, feature_map
 from paka.objectives import Correspondences
+from paka.precision import in_float32
 
 
 class Points(NamedTuple):
@@ -53,8 +54,16 @@ class Points(NamedTuple):
         return _only_first_learns(found) if found.shape[2] < found.shape[1] else None
 
     def _stacked(self) -> tuple[Tensor, Tensor, Tensor]:
-        tokens = torch.cat([self.student, self.teacher, self.shuffled])
-        return tokens, self.teacher.repeat(3, 1, 1), self.valid.repeat(3, 1)
+        return (
+            _one_below_the_other(self.student, self.teacher, self.shuffled),
+            self.teacher.repeat(3, 1, 1),
+            self.valid.repeat(3, 1),
+        )
+
+
+@in_float32
+def _one_below_the_other(*sides: Tensor) -> Tensor:
+    return torch.cat(sides)
 
 
 def _only_first_learns(stacked: Tensor) -> tuple[Tensor, ...]:

@@ -1,0 +1,199 @@
+"""The rules across keys of a configuration, checked with those of single keys in `paka.rules`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+ABSENT = object()
+"""What `get` returns for a key that a configuration does not have."""
+
+
+def get(cfg: DictConfig, key: str) -> Any:
+    """Return the value of a dotted key, or `ABSENT`."""
+    return OmegaConf.select(cfg, key, default=ABSENT)
+
+
+class Relation(NamedTuple):
+    """A rule across keys; it is passed over while one of them has a problem of its own.
+
+    Attributes:
+        keys: The keys that it relates.
+        problem: Returns what is wrong, or None.
+    """
+
+    keys: tuple[str, ...]
+    problem: Callable[[DictConfig], str | None]
+
+
+def _at_most(small: str, large: str) -> Relation:
+    def problem(cfg: DictConfig) -> str | None:
+        low, high = get(cfg, small), get(cfg, large)
+        return None if low <= high else f"{small}: expected at most {large} = {high}, got {low}"
+
+    return Relation((small, large), problem)
+
+
+def _others_to_deconfound_with(cfg: DictConfig) -> str | None:
+    least = 2 * cfg.trainer.accumulate
+    if not cfg.objective.loss.deconfound or cfg.backbone.batch_size >= least:
+        return None
+    return (
+        f"backbone.batch_size: expected at least {least}, two images at a time, with "
+        f"objective.loss.deconfound=true, got {cfg.backbone.batch_size}"
+    )
+
+
+def _points_suffice(cfg: DictConfig) -> str | None:
+    points, least = cfg.objective.grid**2, cfg.objective.loss.min_points
+    return (
+        None
+        if least <= points
+        else f"objective.loss.min_points: expected at most objective.grid ** 2 = {points}, got {least}"
+    )
+
+
+def _unbiased_needs_four(cfg: DictConfig) -> str | None:
+    loss = cfg.objective.loss
+    if not loss.unbiased or loss.min_points >= 4:
+        return None
+    return f"objective.loss.min_points: expected at least 4 with objective.loss.unbiased=true, got {loss.min_points}"
+
+
+def _subset_suffices(cfg: DictConfig) -> str | None:
+    most, least = cfg.objective.loss.max_points, cfg.objective.loss.min_points
+    if most is None or most >= least:
+        return None
+    return f"objective.loss.max_points: expected at least objective.loss.min_points = {least}, got {most}"
+
+
+def _parts_are_read(cfg: DictConfig) -> str | None:
+    needed = {what for part in cfg.objective.parts.values() for what in part.reads}
+    missing = sorted(needed - {*cfg.objective.reads})
+    if not missing:
+        return None
+    return f"objective.reads: expected what its parts read, {', '.join(sorted(needed))}; {', '.join(missing)} is missing"
+
+
+def _batch_is_shared_out(cfg: DictConfig) -> str | None:
+    devices = 1 if cfg.trainer.devices == "auto" else cfg.trainer.devices
+    if cfg.backbone.batch_size % (devices * cfg.trainer.accumulate) == 0:
+        return None
+    return (
+        "backbone.batch_size: expected a multiple of trainer.devices x trainer.accumulate = "
+        f"{devices} x {cfg.trainer.accumulate}, got {cfg.backbone.batch_size}"
+    )
+
+
+def _others_to_permute(cfg: DictConfig) -> str | None:
+    if not cfg.teacher.permute or cfg.backbone.batch_size > 1:
+        return None
+    return "backbone.batch_size: expected at least 2 with teacher.permute=true, got 1"
+
+
+def _blocks_are_chosen_once(cfg: DictConfig) -> str | None:
+    first, last = cfg.tuning.freeze_blocks, cfg.tuning.train_blocks
+    if last is None or not first:
+        return None
+    return (
+        f"tuning.freeze_blocks: expected 0 with tuning.train_blocks={last}, got {first}; set one of the two"
+    )
+
+
+def _weights_are_chosen_once(cfg: DictConfig) -> str | None:
+    if not cfg.tuning.biases_only or cfg.tuning.adapter is None:
+        return None
+    return "tuning.biases_only: expected false with a tuning.adapter, got True; set one of the two"
+
+
+def _overlap_is_containment(cfg: DictConfig) -> str | None:
+    measure = cfg.augmentation.overlap
+    if measure == "containment":
+        return None
+    reason = (
+        ": a small local has a small IoU with a large global by geometry; with the default scales and "
+        "containment=0.9 only 0.03 % of the local-global pairs reach an IoU of 0.9"
+    )
+    return (
+        "augmentation.overlap: expected containment, the share of the local's own area, got "
+        f"{measure!r}{reason if measure == 'iou' else ''}"
+    )
+
+
+def _locals_have_parents(cfg: DictConfig) -> str | None:
+    views = cfg.augmentation
+    needs = [key for key in ("local_scale_of", "pair_with") if views[key] == "parent"]
+    if views.containment is not None or not needs:
+        return None
+    return f"augmentation.containment: expected a number from 0 to 1 with augmentation.{needs[0]}=parent, got null"
+
+
+def _locals_are_smaller(cfg: DictConfig) -> str | None:
+    low, high = cfg.augmentation.local_scale[1], cfg.augmentation.global_scale[1]
+    return (
+        None
+        if low <= high or cfg.augmentation.local_scale_of == "parent"
+        else f"augmentation.local_scale: expected no local above the largest global, {high}, got {low}"
+    )
+
+
+def _globals_are_rendered(cfg: DictConfig) -> str | None:
+    needs = {
+        "an objective that looks at the student's globals": "globals" in cfg.objective.reads,
+        "augmentation.global_pairs=true": cfg.augmentation.global_pairs,
+        "augmentation.clean_teacher=false": not cfg.augmentation.clean_teacher,
+    }
+    reasons = [reason for reason, holds in needs.items() if holds]
+    if cfg.augmentation.student_globals or not reasons:
+        return None
+    return f"augmentation.student_globals: expected true with {reasons[0]}, got False"
+
+
+def _clean_globals_are_kept(cfg: DictConfig) -> str | None:
+    if cfg.augmentation.clean_teacher or "clean" not in cfg.objective.reads:
+        return None
+    return (
+        "augmentation.clean_teacher: expected true with an objective that reads the clean globals, got False"
+    )
+
+
+def _views_are_compared(cfg: DictConfig) -> str | None:
+    views = cfg.augmentation
+    if "pairs" not in cfg.objective.reads or views.locals or (views.global_pairs and views.globals > 1):
+        return None
+    return (
+        "augmentation: expected views to compare; set augmentation.locals to at least 1, or "
+        "augmentation.globals to at least 2 with augmentation.global_pairs=true"
+    )
+
+
+RELATIONS = (
+    _at_most("backbone.local_grid", "backbone.global_grid"),
+    _at_most("profile.k", "profile.memory"),
+    Relation(("augmentation.overlap",), _overlap_is_containment),
+    Relation(
+        ("augmentation.containment", "augmentation.local_scale_of", "augmentation.pair_with"),
+        _locals_have_parents,
+    ),
+    Relation(
+        ("augmentation.local_scale", "augmentation.global_scale", "augmentation.local_scale_of"),
+        _locals_are_smaller,
+    ),
+    Relation(("augmentation.student_globals", "objective.reads"), _globals_are_rendered),
+    Relation(("augmentation.clean_teacher", "objective.reads"), _clean_globals_are_kept),
+    Relation(("augmentation.locals", "augmentation.globals", "objective.reads"), _views_are_compared),
+    Relation(("objective.grid", "objective.loss.min_points"), _points_suffice),
+    Relation(
+        ("objective.loss.deconfound", "backbone.batch_size", "trainer.accumulate"), _others_to_deconfound_with
+    ),
+    Relation(("objective.loss.unbiased", "objective.loss.min_points"), _unbiased_needs_four),
+    Relation(("objective.loss.max_points", "objective.loss.min_points"), _subset_suffices),
+    Relation(("objective.reads", "objective.parts"), _parts_are_read),
+    Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),
+    Relation(("backbone.batch_size", "teacher.permute"), _others_to_permute),
+    Relation(("tuning.freeze_blocks", "tuning.train_blocks"), _blocks_are_chosen_once),
+    Relation(("tuning.biases_only", "tuning.adapter"), _weights_are_chosen_once),
+)
+"""Rules across keys."""
