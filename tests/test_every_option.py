@@ -16,13 +16,15 @@ from torch import distributed
 from paka import assembly
 from paka.config import build
 
-ARCH = "{embed_dim: 32, depth: 1, num_heads: 2, img_size: 56}"
+ARCH = "{embed_dim: 32, depth: 3, num_heads: 2, img_size: 56}"
 SMALL = [
     "backbone.pretrained=false",
     "backbone.global_grid=4",
     "backbone.local_grid=2",
     "backbone.batch_size=4",
-    "objective.grid=3",
+    "objective.grid=2",
+    "optim.weight_decay.start=0",
+    "optim.weight_decay.end=0",
     "head.hidden=16",
     "head.out=8",
     "image_head.prototypes=16",
