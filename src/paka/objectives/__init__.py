@@ -55,6 +55,10 @@ class Correspondences:
     clean: Tensor
     tags: Tensor
 
+    def valid_share(self) -> Tensor:
+        """Return the share of all points that are valid, in [0, 1]."""
+        return self.valid.sum() / max(self.valid.numel(), 1)
+
     def usable(self, least: int) -> Tensor:
         """Return which pairs have at least `least` valid points, (P,) bool."""
         return self.valid.sum(dim=1) >= least

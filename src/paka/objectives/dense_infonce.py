@@ -44,7 +44,7 @@ class DenseInfoNCE(nn.Module):
         loss, hit = _contrast(batch.aligned_student, teacher, batch.valid, batch.image, self.temperature)
         logs = {
             "match_accuracy": batch.average(hit, usable).detach(),
-            "valid_points": batch.valid.sum() / max(batch.valid.numel(), 1),
+            "valid_points": batch.valid_share(),
         }
         return batch.average(loss, usable), logs
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from paka.alignment import centre
-from paka.draws import Draws
 from paka.kernels import Kernel
 from paka.objectives import Correspondences
-from paka.objectives.points import Points
+from paka.objectives.points import of_all_sides
 
 
 class Frobenius(nn.Module):
@@ -28,7 +27,6 @@ class Frobenius(nn.Module):
     def __init__(self, kernel: Kernel, *, min_points: int = 4) -> None:
         super().__init__()
         self.kernel, self.min_points = kernel, min_points
-        self.draws = Draws(seed=0)
 
     def forward(self, batch: Correspondences) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean over images of the mean over their usable pairs, at least 0; and `valid_points`.
@@ -36,8 +34,9 @@ class Frobenius(nn.Module):
         Args:
             batch: reads `aligned_student` and `aligned_teacher` `(P, N, D)`, `valid` `(P, N)` and `image` `(P,)`.
         """
-        student, teacher, _ = Points.of(batch, self.draws).matrices(self.kernel)
+        sides = batch.aligned_student, batch.aligned_teacher.detach()
+        student, teacher = of_all_sides(self.kernel, *sides, valid=batch.valid)
         difference = centre(student - teacher, batch.valid)
         n = batch.valid.sum(dim=1).clamp_min(1)
         loss = batch.average(difference.square().sum(dim=(1, 2)) / n.square(), batch.usable(self.min_points))
-        return loss, {"valid_points": batch.valid.sum() / max(batch.valid.numel(), 1)}
+        return loss, {"valid_points": batch.valid_share()}

@@ -90,14 +90,14 @@ class PaKA(nn.Module):
                 for other in features[1:]
             )
         else:
-            student, teacher, shuffled = points.matrices(self.kernel)
+            student, teacher, shuffled = points.kernels(self.kernel)
             logs = {"locality_share": self._locality_share(student, teacher, points.valid, batch, usable)}
             similarity = self._similarity(student, teacher, points.valid, batch, usable)
             with torch.no_grad():
                 floor = self._similarity(student, shuffled, points.valid, batch, usable)
         logs["cka"] = self._average(similarity.detach(), batch, usable)
         logs["cka_floor"] = self._average(floor.detach(), batch, usable)
-        logs["valid_points"] = batch.valid.sum() / max(batch.valid.numel(), 1)
+        logs["valid_points"] = batch.valid_share()
         return self._average(1 - similarity, batch, usable), logs
 
     def _check(self, batch: Correspondences) -> None:

@@ -67,13 +67,13 @@ class BatchPaKA(nn.Module):
         logs = {
             "cka": torch.where(present, similarity.detach(), 0),
             "cka_floor": torch.where(present, floor.detach(), 0),
-            "valid_points": batch.valid.sum() / max(batch.valid.numel(), 1),
+            "valid_points": batch.valid_share(),
         }
         return torch.where(present, 1 - similarity, 0 * similarity), logs
 
     def _alignments(self, points: Points) -> Tensor:
         """Return the CKA of student and teacher, and of student and shuffled teacher, (2,)."""
         features = points.features(self.kernel)
-        compare, sides = (cka, points.matrices(self.kernel)) if features is None else (feature_cka, features)
+        compare, sides = (cka, points.kernels(self.kernel)) if features is None else (feature_cka, features)
         student, *others = sides
         return torch.cat([compare(student, other, points.valid, unbiased=self.unbiased) for other in others])

@@ -41,34 +41,36 @@ class Points(NamedTuple):
         chosen = torch.where(self.valid, _uniform(self.valid, draws), -1.0).topk(most, dim=1).indices
         return Points(*(_take(side, chosen) for side in self))
 
-    def matrices(self, kernel: Kernel) -> tuple[Tensor, ...]:
-        """Return the kernels of student, teacher and shuffled teacher, (G, N, N) each, from one call."""
-        return _only_first_learns(kernel(*self._stacked()))
+    def kernels(self, kernel: Kernel) -> tuple[Tensor, ...]:
+        """Return the kernels of student, teacher and shuffled teacher, (G, N, N) each."""
+        return of_all_sides(kernel, self.student, self.teacher, self.shuffled, valid=self.valid)
 
     def features(self, kernel: Kernel) -> tuple[Tensor, ...] | None:
         """Return features (G, N, M) of the same three, or None where the kernels are smaller or have none."""
         features = feature_map(kernel)
         if features is None:
             return None
-        found = features(*self._stacked())
-        return _only_first_learns(found) if found.shape[2] < found.shape[1] else None
-
-    def _stacked(self) -> tuple[Tensor, Tensor, Tensor]:
-        return (
-            _one_below_the_other(self.student, self.teacher, self.shuffled),
-            self.teacher.repeat(3, 1, 1),
-            self.valid.repeat(3, 1),
-        )
+        found = of_all_sides(features, self.student, self.teacher, self.shuffled, valid=self.valid)
+        return found if found[0].shape[2] < found[0].shape[1] else None
 
 
 @in_float32
-def _one_below_the_other(*sides: Tensor) -> Tensor:
-    return torch.cat(sides)
+def of_all_sides(
+    function: Kernel, student: Tensor, teacher: Tensor, *others: Tensor, valid: Tensor
+) -> tuple[Tensor, ...]:
+    """Return a kernel, or its features, of all sides from a single call; only the student's has a gradient.
 
-
-def _only_first_learns(stacked: Tensor) -> tuple[Tensor, ...]:
-    student, *others = stacked.chunk(3)
-    return student, *(other.detach() for other in others)
+    Args:
+        function: called as a kernel, with the teacher as the reference of all.
+        student: (G, N, D).
+        teacher: (G, N, D).
+        others: further sides, (G, N, D) each.
+        valid: Points that count, (G, N) bool.
+    """
+    sides = student, teacher, *others
+    stacked = function(torch.cat(sides), teacher.repeat(len(sides), 1, 1), valid.repeat(len(sides), 1))
+    first, *rest = stacked.chunk(len(sides))
+    return first, *(side.detach() for side in rest)
 
 
 def _uniform(valid: Tensor, draws: Draws) -> Tensor:

@@ -34,7 +34,7 @@ class TokenRegression(nn.Module):
             The loss, and `valid_points`, the share of all points.
         """
         per_pair = _mean_distance(batch.aligned_student, batch.aligned_teacher.detach(), batch.valid)
-        logs = {"valid_points": batch.valid.sum() / max(batch.valid.numel(), 1)}
+        logs = {"valid_points": batch.valid_share()}
         return batch.average(per_pair, batch.usable(self.min_points)), logs
 
 
