@@ -70,6 +70,11 @@ def test_settings_of_the_estimator(override: str, problem: str):
     assert problem in found
 
 
+def test_a_queue_holds_the_references():
+    (problem,) = validate(composed("objective=neighbour_ordering", "objective.loss.queue=48"))
+    assert problem == "objective.loss.queue: expected 0 or at least objective.loss.references = 49, got 48"
+
+
 def test_a_sum_reads_what_its_parts_read():
     assert validate(composed("objective=paka_gram")) == []
     (problem,) = validate(composed("objective=paka_gram", "objective.reads=[pairs,globals]"))

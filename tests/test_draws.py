@@ -1,3 +1,5 @@
+"""Draws are a function of seed and call, and a resumed run goes on with them."""
+
 from __future__ import annotations
 
 import io
@@ -7,29 +9,36 @@ import torch
 from paka.draws import Draws
 
 
-def numbers(draws: Draws) -> list[float]:
-    return torch.rand(3, generator=draws.next()).tolist()
+def drawn(draws: Draws, times: int = 1) -> list[list[float]]:
+    return [torch.rand(4, generator=draws.next()).tolist() for _ in range(times)]
 
 
-def test_draws_follow_from_seed_and_count_alone() -> None:
+def test_the_same_seed_draws_the_same_and_no_two_calls_do() -> None:
+    first, again, other = (drawn(Draws(seed), 3) for seed in (5, 5, 6))
+    assert first == again
+    everything = [tuple(values) for values in first + other]
+    assert len(set(everything)) == 6
+
+
+def test_a_restored_source_goes_on() -> None:
+    draws = Draws(5)
+    expected = drawn(draws, 5)
+    early = Draws(5)
+    drawn(early, 2)
+    file = io.BytesIO()
+    torch.save(torch.nn.ModuleDict({"draws": early}).state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    assert state == {"draws._extra_state": 2}
+    restored = torch.nn.ModuleDict({"draws": Draws(5)})
+    restored.load_state_dict(state)
+    assert drawn(restored["draws"], 3) == expected[2:]  # type: ignore[arg-type]
+
+
+def test_the_global_generator_is_neither_read_nor_moved() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    one, two = Draws(3), Draws(3)
-    first, second = numbers(one), numbers(one)
-    assert first != second
-    torch.rand(5)
-    assert [numbers(two), numbers(two)] == [first, second]
-    assert numbers(Draws(4)) != first
-    torch.manual_seed(1)
+    first = drawn(Draws(5))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_resumed_source_goes_on() -> None:
-    one = Draws(0)
-    numbers(one)
-    file = io.BytesIO()
-    torch.save(one.state_dict(), file)
-    file.seek(0)
-    other = Draws(0)
-    other.load_state_dict(torch.load(file, weights_only=True))
-    assert numbers(other) == numbers(one)
+    torch.manual_seed(2)
+    assert drawn(Draws(5)) == first

@@ -1,4 +1,4 @@
-"""Random draws of objectives, which depend on a seed and on how often they were asked for, and on nothing else."""
+"""Randomness for objectives that a run can be resumed with."""
 
 from __future__ import annotations
 
@@ -8,29 +8,35 @@ from torch import nn
 
 
 class Draws(nn.Module):
-    """A counted source of randomness.
+    """A counted, seeded source of random generators.
 
-    The global generators are left alone, and the count is saved in the checkpoint, so a resumed run goes on
-    exactly and the weights of a run do not depend on what is logged.
+    What is drawn is a function of the seed, the number of the call and the type of device, whatever else uses random
+    numbers. The count is part of the state dict, as a plain int, so a resumed run goes on where it stopped. All
+    processes of a run draw alike.
 
     Args:
-        seed: Seed of the draws, at least 0.
+        seed: At least 0.
     """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed, self.count = seed, 0
 
-    def next(self) -> torch.Generator:
-        """Return a fresh generator on the CPU, a function of the seed and of the number of calls before."""
-        (state,) = np.random.SeedSequence([self.seed, self.count]).generate_state(1, np.uint64)
+    def next(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """Return a fresh generator on `device` and count it; the global ones are left alone.
+
+        Args:
+            device: Where to draw: a generator on the device needs no copy that waits for it.
+        """
+        # A plain sum would give the next seed's draws one call later.
+        mixed = np.random.SeedSequence([self.seed, self.count]).generate_state(1, np.uint64)
         self.count += 1
-        return torch.Generator().manual_seed(int(state) >> 1)  # torch takes 63 bits
+        return torch.Generator(device).manual_seed(int(mixed[0]))
 
     def get_extra_state(self) -> int:
-        """Return the number of calls, for the checkpoint."""
+        """Return the count, for the state dict."""
         return self.count
 
     def set_extra_state(self, state: int) -> None:
-        """Go on after as many calls as `get_extra_state` told."""
+        """Go on from a count."""
         self.count = state

@@ -69,6 +69,15 @@ def _subset_suffices(cfg: DictConfig) -> str | None:
     return f"objective.loss.max_points: expected at least objective.loss.min_points = {least}, got {most}"
 
 
+def _queue_holds_references(cfg: DictConfig) -> str | None:
+    queue, references = cfg.objective.loss.queue, cfg.objective.loss.references
+    if queue == 0 or queue >= references:
+        return None
+    return (
+        f"objective.loss.queue: expected 0 or at least objective.loss.references = {references}, got {queue}"
+    )
+
+
 def _parts_are_read(cfg: DictConfig) -> str | None:
     needed = {what for part in cfg.objective.parts.values() for what in part.reads}
     missing = sorted(needed - {*cfg.objective.reads})
@@ -190,6 +199,7 @@ RELATIONS = (
     ),
     Relation(("objective.loss.unbiased", "objective.loss.min_points"), _unbiased_needs_four),
     Relation(("objective.loss.max_points", "objective.loss.min_points"), _subset_suffices),
+    Relation(("objective.loss.queue", "objective.loss.references"), _queue_holds_references),
     Relation(("objective.reads", "objective.parts"), _parts_are_read),
     Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),
     Relation(("backbone.batch_size", "teacher.permute"), _others_to_permute),

@@ -92,6 +92,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "tuning.freeze_blocks",
         "data.source.seed",
         "objective.loss.seed",
+        "objective.loss.queue",
         "kernel.seed",
     ),
     _NOT_NEGATIVE: (
@@ -137,7 +138,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "data.source.size",
         "kernel.degree",
     ),
-    _at_least(2): ("objective.grid", "objective.loss.min_points"),
+    _at_least(2): ("objective.grid", "objective.loss.min_points", "objective.loss.references"),
     _or(None, _at_least(1)): (
         "eval.every",
         "tuning.train_blocks",
@@ -160,6 +161,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "tuning.adapter.alpha",
         "profile.temperature",
         "objective.loss.temperature",
+        "objective.loss.steepness",
         "objective.loss.student_temperature",
         "objective.loss.teacher_temperature",
         "profile.linear_lr",

@@ -74,7 +74,7 @@ def of_all_sides(
 
 
 def _uniform(valid: Tensor, draws: Draws) -> Tensor:
-    return torch.rand(valid.shape, generator=draws.next()).to(valid.device)
+    return torch.rand(valid.shape, generator=draws.next(valid.device), device=valid.device)
 
 
 def _shuffle(valid: Tensor, draws: Draws) -> Tensor:
