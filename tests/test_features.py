@@ -7,7 +7,8 @@ import pytest
 import torch
 from tests.doubles import NoiseImages, tiny_encoder
 
-from paka.features import TRANSFORMS, DenseFeatures, extract, read_masks, whiten, zscore
+from paka.diagnostics import positional_r2
+from paka.features import TRANSFORMS, DenseFeatures, extract, rasa, read_masks, whiten, zscore
 
 
 def test_tokens_do_not_depend_on_the_batch_and_the_mode_is_restored() -> None:
@@ -47,10 +48,36 @@ def test_whitening_makes_the_covariance_of_the_training_tokens_the_identity() ->
     assert not torch.allclose(query.tokens.flatten(0, 2).T.cov(), torch.eye(6), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["zscore", "whiten"])
+@pytest.mark.parametrize("name", ["zscore", "whiten", "rasa"])
 def test_transforms_are_fitted_on_the_training_side_only(name: str) -> None:
     transform = TRANSFORMS[name]
     assert transform is not None
     first, _ = transform(random_features(0), random_features(1))
     second, _ = transform(random_features(0), random_features(2))
     torch.testing.assert_close(first.tokens, second.tokens, rtol=0, atol=0)
+
+
+def placed_features(seed: int) -> DenseFeatures:
+    """Content in two channels of 40, curved functions of the position spread over all of them, and some noise."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, 7), torch.linspace(-1, 1, 7), indexing="ij")
+    waves = torch.stack([rows, columns, rows**3, columns**3, rows.sin(), (2 * columns).sin()], dim=-1)
+    mixing = torch.linalg.qr(torch.randn(40, 40, generator=torch.Generator().manual_seed(3))).Q
+    content = torch.randn(30, 7, 7, 2, generator=generator)
+    noise = 0.05 * torch.randn(30, 7, 7, 40, generator=generator)
+    tokens = waves @ mixing[:6] + content @ mixing[6:8] + noise
+    return DenseFeatures(tokens, content[..., :1].gt(0)[..., 0].to(torch.uint8), 2)
+
+
+def test_rasa_removes_position_and_leaves_content() -> None:
+    train, query = placed_features(0), placed_features(1)
+    assert positional_r2(query.tokens) > 0.95
+    _, changed = rasa(train, query)
+    assert positional_r2(changed.tokens) < 0.05
+    singular = torch.linalg.svdvals(changed.tokens.flatten(0, 2).double())
+    assert int((singular > 1e-5 * singular[0]).sum()) == 40 - 18
+    kept = torch.linalg.lstsq(changed.tokens.flatten(0, 2), query.tokens.flatten(0, 2)).solution
+    mixing = torch.linalg.qr(torch.randn(40, 40, generator=torch.Generator().manual_seed(3))).Q
+    content = query.tokens.flatten(0, 2) @ mixing[6:8].T
+    recovered = changed.tokens.flatten(0, 2) @ kept @ mixing[6:8].T
+    assert (recovered - content).square().mean() < 0.05 * content.var()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -117,6 +118,56 @@ class DenseEvaluation(L.Callback):
         # Logged by hand: what goes through `self.log` is repeated in every later row.
         for logger in trainer.loggers:
             logger.log_metrics(self.scores, step=step)
+
+
+class HealthAlarm(L.Callback):
+    """Say when tokens collapse, and stop when the loss is no number any more; at the steps that are logged.
+
+    Args:
+        share: The alarm goes off once the effective rank of the student's tokens falls under this share of the first.
+
+    Attributes:
+        first: The first effective rank, None before; kept in the checkpoint.
+        alarmed: Whether the alarm went off, which it does once a run.
+    """
+
+    def __init__(self, share: float = 0.25) -> None:
+        self.share = share
+        self.first: float | None = None
+        self.alarmed = False
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Look at what this step logged.
+
+        Raises:
+            ValueError: The loss is not finite.
+        """
+        del pl_module, args
+        step, logged = trainer.global_step, trainer.callback_metrics
+        if step % trainer.log_every_n_steps or "rankme" not in logged:  # type: ignore[attr-defined]
+            return
+        loss, rank = float(logged["loss"]), float(logged["rankme"])
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"expected a finite loss, got {loss} at step {step}: lower backbone.lr or backbone.head_lr, or set "
+                "trainer.gradient_clip"
+            )
+        self.first = rank if self.first is None else self.first
+        if rank < self.share * self.first and not self.alarmed:
+            self.alarmed = True
+            if trainer.is_global_zero:
+                sys.stderr.write(
+                    f"\nwarning: the student's tokens are collapsing: their effective rank fell from {self.first:.1f} "
+                    f"to {rank:.1f} at step {step}; lower backbone.lr or backbone.head_lr, or warm up longer\n"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run has to know."""
+        return {"first": self.first, "alarmed": self.alarmed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.first, self.alarmed = state_dict["first"], state_dict["alarmed"]
 
 
 class Interrupt(L.Callback):

@@ -103,6 +103,34 @@ def whiten(train: DenseFeatures, query: DenseFeatures) -> tuple[DenseFeatures, D
     return _affine(train, query, mean.float(), matrix.float())
 
 
+def rasa(train: DenseFeatures, query: DenseFeatures) -> tuple[DenseFeatures, DenseFeatures]:
+    """Remove the directions that tell where a patch is, found on the training tokens.
+
+    In each of 9 rounds a linear map predicts row and column, and its two directions are projected out. The map is
+    fitted by least squares, in closed form, where the source trains a sigmoid of it by gradient descent.
+
+    Source: RASA in Franca (arXiv 2507.14137).
+    """
+    count, rows, columns, dim = train.tokens.shape
+    sides = torch.linspace(-0.5, 0.5, rows), torch.linspace(-0.5, 0.5, columns)
+    position = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).double()
+    target = position.expand(count, rows, columns, 2).flatten(0, 2)
+    flat = train.tokens.flatten(0, 2).double()
+    flat = flat - flat.mean(dim=0)
+    keep = torch.eye(dim, dtype=torch.float64)
+    for _ in range(ROUNDS):
+        left = flat @ keep
+        covariance = left.T @ left
+        ridge = 1e-6 * covariance.diagonal().mean() * torch.eye(dim, dtype=torch.float64)
+        directions = torch.linalg.qr(keep @ torch.linalg.solve(covariance + ridge, left.T @ target)).Q
+        keep = keep - directions @ (directions.T @ keep)
+    return _affine(train, query, torch.zeros(dim), keep.float())
+
+
+ROUNDS = 9
+"""Rounds of `rasa`, as in its source."""
+
+
 def _affine(
     train: DenseFeatures, query: DenseFeatures, mean: Tensor, matrix: Tensor
 ) -> tuple[DenseFeatures, DenseFeatures]:
@@ -110,5 +138,5 @@ def _affine(
     return changed[0], changed[1]
 
 
-TRANSFORMS: dict[str, Transform | None] = {"none": None, "zscore": zscore, "whiten": whiten}
+TRANSFORMS: dict[str, Transform | None] = {"none": None, "zscore": zscore, "whiten": whiten, "rasa": rasa}
 """Training-free changes by name."""

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple, cast
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from paka.correspondence import align
+from paka.diagnostics import diagnose
 from paka.encoder import Encoder, Tokens
 from paka.head import Branch
 from paka.objectives import Correspondences, Reads
@@ -87,9 +89,17 @@ class PostTraining(L.LightningModule):
         return self.optimizer(parameter_groups(modules, scales))
 
     def training_step(self, batch: Views, batch_idx: int) -> Tensor:
-        """Return the objective's loss of one batch of views."""
+        """Return the objective's loss of one batch of views, and log it with what tells how the tokens fare."""
         del batch_idx
-        loss, logs = self.objective(self.correspond(batch))
+        correspondences = self.correspond(batch)
+        loss, logs = self.objective(correspondences)
+        seen = [
+            side
+            for side in (correspondences.student_locals, correspondences.student_globals)
+            if side is not None
+        ]
+        if self._is_logged():
+            logs = {**logs, **diagnose(seen[0])}
         self.log("loss", loss, sync_dist=True)
         self.log_dict(logs, sync_dist=True)
         pairs = len(batch.global_pairs) + len(batch.local_pairs)
@@ -99,6 +109,22 @@ class PostTraining(L.LightningModule):
         }
         self.log_dict({**self.recipe.at(self.global_step), **counts})
         return cast(Tensor, loss)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the norm of each part's gradient, before it is clipped."""
+        del optimizer
+        if not self._is_logged():
+            return
+        parts = {"encoder": self.student.encoder, "head": self.student.head, "objective": self.objective}
+        for name, part in parts.items():
+            gradients = [value.grad for value in part.parameters() if value.grad is not None]
+            if gradients:
+                self.log(f"grad_norm/{name}", get_total_norm(gradients))
+
+    def _is_logged(self) -> bool:
+        """Return whether the loggers write a row for this optimizer step."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning's trainer has it
+        return bool((self.global_step + 1) % every == 0)
 
     def correspond(self, batch: Views) -> Correspondences:
         """Encode all views, align and project the tokens of every pair, and project whole views."""

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from paka import assembly, report
 from paka.benchmark import Benchmark
-from paka.callbacks import DenseEvaluation, Interrupt, StepProgress
+from paka.callbacks import DenseEvaluation, HealthAlarm, Interrupt, StepProgress
 from paka.config import build
 from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
@@ -55,7 +55,7 @@ def post_train(cfg: DictConfig) -> float | None:
     data = assembly.build_data(cfg, encoder, source)
     interrupt = Interrupt()
     evaluation = _evaluation(cfg)
-    callbacks = [interrupt, *evaluation, StepProgress(cfg.backbone.batch_size)]
+    callbacks = [interrupt, HealthAlarm(), *evaluation, StepProgress(cfg.backbone.batch_size)]
     trainer = assembly.build_trainer(cfg, output_dir, callbacks)
     with assembly.finishing(trainer):
         facts = _facts(cfg, encoder, source, benchmark, _seconds_per_step(module, data, trainer))

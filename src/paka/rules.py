@@ -210,7 +210,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _one_of("class", "mean"): ("image_head.pooling",),
     _some_of("pairs", "globals", "clean", "teacher", "images"): ("objective.reads",),
     _some_of("dim", "tags"): ("objective.told",),
-    _one_of("none", "zscore", "whiten"): ("features",),
+    _one_of("none", "zscore", "whiten", "rasa"): ("features",),
 }
 """Which keys keep which rule; keys that a configuration does not have are passed over."""
 

@@ -1,0 +1,105 @@
+"""Label-free signs of how dense tokens fare: their rank, what they know of position, odd norms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paka.encoder import Tokens
+from paka.precision import in_float32
+
+MOST_TOKENS = 2048
+"""Tokens that enter a rank; more change it little."""
+RIDGE = 1e-2
+"""Ridge of the linear map to positions, as a share of the mean variance of a channel."""
+
+
+def diagnose(tokens: Tokens) -> dict[str, Tensor]:
+    """Return `rankme`, `positional_r2` and `norm_outliers` of an encoder's patch tokens, detached scalars."""
+    patches = tokens.patches.detach().float()
+    flat = patches.flatten(0, 2)
+    return {
+        "rankme": effective_rank(flat[:: -(-len(flat) // MOST_TOKENS)]),
+        "positional_r2": positional_r2(patches),
+        "norm_outliers": norm_outliers(patches),
+    }
+
+
+@in_float32
+def effective_rank(tokens: Tensor) -> Tensor:
+    """Return RankMe: the exponential of the entropy of the normalised singular values.
+
+    The singular values are the roots of the eigenvalues of the smaller Gram matrix, in float64, so those under
+    1e-8 of the largest drown in rounding; they hardly enter the entropy.
+
+    Args:
+        tokens: (M, D), not centred, as in the source.
+
+    Returns:
+        A scalar from 1 to min(M, D), float32; 1 for tokens of zeros.
+
+    Source: Garrido et al. 2023 (arXiv 2210.02885), equation 1.
+    """
+    wide = tokens.double()
+    gram = wide.T @ wide if len(wide) > wide.shape[1] else wide @ wide.T
+    singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    shares = singular / singular.sum().clamp_min(torch.finfo(singular.dtype).tiny)
+    entropy: Tensor = torch.special.entr(shares).sum()
+    return entropy.exp().float()
+
+
+@in_float32
+def positional_r2(patches: Tensor) -> Tensor:
+    """Return how well a linear map predicts where a patch is from its token.
+
+    The map is fitted by ridge regression on every other image and scored on the rest, so that many channels do not
+    fake it.
+
+    Args:
+        patches: (B, H, W, D).
+
+    Returns:
+        The coefficient of determination, averaged over rows and columns: a scalar in [0, 1], float32. 0 is no
+        better than the mean, and what a single image or a single patch gives.
+    """
+    images, rows, columns, dim = patches.shape
+    place = torch.stack(
+        torch.meshgrid(*(torch.linspace(-0.5, 0.5, side) for side in (rows, columns)), indexing="ij"), dim=-1
+    )
+    position = place.to(patches.device, torch.float64).expand(images, rows, columns, 2)
+    (fit, scored), (near, truth) = (
+        [side[start::2].flatten(0, 2).double() for start in (0, 1)] for side in (patches, position)
+    )
+    if not len(scored):
+        return patches.new_zeros(())
+    mean = fit.mean(dim=0)
+    covariance = (fit - mean).T @ (fit - mean)
+    ridge = RIDGE * covariance.diagonal().mean() + torch.finfo(covariance.dtype).tiny
+    damped = covariance + ridge * torch.eye(dim, dtype=covariance.dtype, device=covariance.device)
+    weights = torch.linalg.solve_ex(damped, (fit - mean).T @ near).result
+    error = ((scored - mean) @ weights - truth).square().sum(dim=0)
+    total = truth.square().sum(dim=0).clamp_min(torch.finfo(truth.dtype).tiny)
+    explained: Tensor = (1 - error / total).mean()
+    return explained.clamp(0, 1).nan_to_num(0).float()
+
+
+@in_float32
+def norm_outliers(patches: Tensor) -> Tensor:
+    """Return the share of tokens whose norm lies more than 5 robust standard deviations off the median.
+
+    Vision transformers without registers park global information in a few patches of large norm.
+
+    Args:
+        patches: (B, H, W, D).
+
+    Returns:
+        A scalar in [0, 1], float32; a robust standard deviation is 1.4826 times the median absolute deviation.
+
+    Source: Darcet et al. 2024 (arXiv 2309.16588), who look at norms over a fixed bound.
+    """
+    norms = torch.linalg.vector_norm(patches, dim=-1).flatten()
+    distance = (norms - norms.median()).abs()
+    # What rounding does to equal norms is no deviation.
+    spread = 1.4826 * distance.median() + torch.finfo(norms.dtype).eps * norms.median()
+    outlying: Tensor = distance > 5 * spread
+    return outlying.float().mean()
