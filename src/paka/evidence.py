@@ -89,7 +89,7 @@ def draw_curves(output_dir: Path) -> dict[str, str]:
     """Draw the training curves of `metrics.csv`; return captions by file."""
     with (output_dir / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    names = [name for name in ("loss", "cka", "tag_accuracy") if any(row.get(name) for row in rows)]
+    names = [name for name in ("loss", "cka", "rankme", "tag_accuracy") if any(row.get(name) for row in rows)]
     logged = [row for row in rows if row.get("loss")]
     series = {name: [float(row[name]) for row in logged] for name in names}
     validation = {
