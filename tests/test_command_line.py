@@ -153,7 +153,7 @@ def test_mistakes_are_listed_together():
 def test_evaluation_has_its_own_keys():
     assert problems("split=test", "features=whiten", name="evaluate") == []
     assert problems("features=pca", name="evaluate") == [
-        "features: expected one of none, zscore, whiten, got 'pca'"
+        "features: expected one of none, zscore, whiten, rasa, got 'pca'"
     ]
     assert problems("kernel=rbf", name="evaluate")[0].startswith("kernel: no such key")
 

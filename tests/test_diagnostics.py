@@ -59,6 +59,14 @@ def test_norm_outliers_are_counted() -> None:
     assert norm_outliers(units).item() == 0
 
 
+def test_tokens_that_are_no_numbers_do_not_end_the_run_here() -> None:
+    patches = draw(4, 7, 7, 8)
+    patches[0, 0, 0] = torch.nan
+    found = diagnose(Tokens(patches, patches[:, 0, :1]))
+    assert found["rankme"].isfinite()
+    assert found["positional_r2"].item() == 0
+
+
 def test_diagnose_is_detached_and_takes_part_of_many_tokens() -> None:
     patches = draw(60, 7, 7, 8).requires_grad_()
     found = diagnose(Tokens(patches, patches[:, 0, :1]))

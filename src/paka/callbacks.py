@@ -121,7 +121,7 @@ class DenseEvaluation(L.Callback):
 
 
 class HealthAlarm(L.Callback):
-    """Say when tokens collapse, and stop when the loss is no number any more; at the steps that are logged.
+    """Say when tokens collapse, and stop when the loss is no number any more; at the first step and those that are logged.
 
     Args:
         share: The alarm goes off once the effective rank of the student's tokens falls under this share of the first.
@@ -143,9 +143,10 @@ class HealthAlarm(L.Callback):
             ValueError: The loss is not finite.
         """
         del pl_module, args
-        step, logged = trainer.global_step, trainer.callback_metrics
-        if step % trainer.log_every_n_steps or "rankme" not in logged:  # type: ignore[attr-defined]
-            return
+        step = trainer.global_step
+        if step > 1 and step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return  # nothing new, and a look would wait for the device
+        logged = trainer.callback_metrics
         loss, rank = float(logged["loss"]), float(logged["rankme"])
         if not math.isfinite(loss):
             raise ValueError(

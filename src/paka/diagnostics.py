@@ -42,7 +42,8 @@ def effective_rank(tokens: Tensor) -> Tensor:
     """
     wide = tokens.double()
     gram = wide.T @ wide if len(wide) > wide.shape[1] else wide @ wide.T
-    singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    finite = gram.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)  # or the decomposition would end the run first
+    singular = torch.linalg.eigvalsh(finite).clamp_min(0).sqrt()
     shares = singular / singular.sum().clamp_min(torch.finfo(singular.dtype).tiny)
     entropy: Tensor = torch.special.entr(shares).sum()
     return entropy.exp().float()

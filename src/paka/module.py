@@ -122,9 +122,9 @@ class PostTraining(L.LightningModule):
                 self.log(f"grad_norm/{name}", get_total_norm(gradients))
 
     def _is_logged(self) -> bool:
-        """Return whether the loggers write a row for this optimizer step."""
+        """Return whether this optimizer step is the first, or one for which the loggers write a row."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning's trainer has it
-        return bool((self.global_step + 1) % every == 0)
+        return self.global_step == 0 or bool((self.global_step + 1) % every == 0)
 
     def correspond(self, batch: Views) -> Correspondences:
         """Encode all views, align and project the tokens of every pair, and project whole views."""
