@@ -58,7 +58,7 @@ def post_train(cfg: DictConfig) -> float | None:
     callbacks = [interrupt, HealthAlarm(), *evaluation, StepProgress(cfg.backbone.batch_size)]
     trainer = assembly.build_trainer(cfg, output_dir, callbacks)
     with assembly.finishing(trainer):
-        facts = _facts(cfg, encoder, source, benchmark, _seconds_per_step(module, data, trainer))
+        facts = _facts(cfg, module, source, benchmark, _seconds_per_step(module, data, trainer))
         _announce(cfg, facts)
         before = _segment(benchmark, encoder, first=trainer.is_global_zero)
         trainer.fit(module, data, ckpt_path=cfg.resume, weights_only=True)
@@ -102,15 +102,18 @@ def _announce(cfg: DictConfig, facts: Mapping[str, str]) -> None:
 
 
 def _facts(
-    cfg: DictConfig, encoder: Encoder, source: Source, benchmark: Benchmark | None, seconds: float
+    cfg: DictConfig, module: PostTraining, source: Source, benchmark: Benchmark | None, seconds: float
 ) -> dict[str, str]:
-    millions = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
+    encoder = module.student.encoder
+    sizes = [(parameter.numel() / 1e6, parameter.requires_grad) for parameter in encoder.parameters()]
+    whole, trained = sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
+    partly = "" if trained == whole else f", {trained:.2g} M trained"
     sides = [grid * encoder.patch_size for grid in (cfg.backbone.global_grid, cfg.backbone.local_grid)]
     choices = HydraConfig.get().runtime.choices
     scored = "nothing: eval=none, or no masks; see the groups eval and benchmark"
     if benchmark is not None:
         scored = f"{benchmark.query.name} {benchmark.query.split}, {', '.join(benchmark.protocols)}"
-    size = f"{millions:.1f} M parameters, patch {encoder.patch_size}"
+    size = f"{whole:.1f} M parameters{partly}, patch {encoder.patch_size}"
     return {
         "backbone": f"{cfg.backbone.name}, {size}, {assembly.starting_point(cfg)}",
         "images": f"{source.name}, {len(source)} of them, no mask read, global {sides[0]} px, local {sides[1]} px",
