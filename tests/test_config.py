@@ -70,6 +70,11 @@ def test_settings_of_the_estimator(override: str, problem: str):
     assert problem in found
 
 
+def test_deconfounding_takes_all_points():
+    (problem,) = validate(composed("objective=paka_deconfounded", "objective.loss.max_points=20"))
+    assert problem.startswith("objective.loss.max_points: expected null with objective.loss.deconfound=true")
+
+
 def test_a_queue_holds_the_references():
     (problem,) = validate(composed("objective=neighbour_ordering", "objective.loss.queue=48"))
     assert problem == "objective.loss.queue: expected 0 or at least objective.loss.references = 49, got 48"

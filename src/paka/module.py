@@ -39,7 +39,7 @@ class _Matched(NamedTuple):
 
 
 class PostTraining(L.LightningModule):
-    """Post-train an encoder under a dense objective, with an EMA teacher on clean globals.
+    """Post-train an encoder under a dense objective, with a teacher that follows.
 
     Rates, weight decay and momentum are functions of the optimizer step, so a resumed run needs no
     scheduler state. The teacher moves right after each optimizer step.

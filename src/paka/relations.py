@@ -69,6 +69,16 @@ def _subset_suffices(cfg: DictConfig) -> str | None:
     return f"objective.loss.max_points: expected at least objective.loss.min_points = {least}, got {most}"
 
 
+def _deconfounds_all_points(cfg: DictConfig) -> str | None:
+    loss = cfg.objective.loss
+    if not loss.deconfound or loss.max_points is None:
+        return None
+    return (
+        "objective.loss.max_points: expected null with objective.loss.deconfound=true, which needs the same points in "
+        f"all pairs, got {loss.max_points}"
+    )
+
+
 def _queue_holds_references(cfg: DictConfig) -> str | None:
     queue, references = cfg.objective.loss.queue, cfg.objective.loss.references
     if queue == 0 or queue >= references:
@@ -199,6 +209,7 @@ RELATIONS = (
     ),
     Relation(("objective.loss.unbiased", "objective.loss.min_points"), _unbiased_needs_four),
     Relation(("objective.loss.max_points", "objective.loss.min_points"), _subset_suffices),
+    Relation(("objective.loss.deconfound", "objective.loss.max_points"), _deconfounds_all_points),
     Relation(("objective.loss.queue", "objective.loss.references"), _queue_holds_references),
     Relation(("objective.reads", "objective.parts"), _parts_are_read),
     Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),

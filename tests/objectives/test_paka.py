@@ -155,6 +155,8 @@ def test_bad_values_are_named() -> None:
         BatchPaKA(linear, max_points=3)
     with pytest.raises(ValueError, match="scale_bins from 1 to 8, got 9"):
         PaKA(linear, scale_bins=9)
+    with pytest.raises(ValueError, match="max_points=None with deconfound, got 9"):
+        PaKA(linear, deconfound=True, max_points=9)
     with pytest.raises(ValueError, match="at least two images at a time, got one"):
         PaKA(linear, deconfound=True)(correspondences(images=1))
 

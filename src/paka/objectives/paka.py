@@ -52,6 +52,10 @@ class PaKA(nn.Module):
         check_points(min_points, max_points, unbiased=unbiased)
         if not 1 <= scale_bins <= alignment.BINS:
             raise ValueError(f"expected scale_bins from 1 to {alignment.BINS}, got {scale_bins}")
+        if deconfound and max_points is not None:
+            raise ValueError(
+                f"expected max_points=None with deconfound, got {max_points}: kernels over different points have no mean"
+            )
         self.kernel = kernel
         self.unbiased, self.deconfound, self.pooled = unbiased, deconfound, pooled
         self.scale_bins, self.max_points, self.min_points = scale_bins, max_points, min_points
@@ -83,15 +87,16 @@ class PaKA(nn.Module):
         usable = points.valid.sum(dim=1) >= self.min_points
         plain = not (self.deconfound or self.pooled)
         features = points.features(self.kernel) if plain else None
+        logs: dict[str, Tensor] = {}
         if features is not None:
-            logs: dict[str, Tensor] = {}
             similarity, floor = (
                 alignment.feature_cka(features[0], other, points.valid, unbiased=self.unbiased)
                 for other in features[1:]
             )
         else:
             student, teacher, shuffled = points.kernels(self.kernel)
-            logs = {"locality_share": self._locality_share(student, teacher, points.valid, batch, usable)}
+            if self.max_points is None:  # subsets differ from pair to pair
+                logs["locality_share"] = self._locality_share(student, teacher, points.valid, batch, usable)
             similarity = self._similarity(student, teacher, points.valid, batch, usable)
             with torch.no_grad():
                 floor = self._similarity(student, shuffled, points.valid, batch, usable)
