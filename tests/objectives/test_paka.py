@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from tests.doubles import CHANNELS, POINTS, correspondences, draw
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from paka import alignment
@@ -113,12 +113,13 @@ def test_nothing_flows_into_the_teacher_or_the_logs(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_descending_the_loss_aligns_the_student(kernel: Kernel) -> None:
+@pytest.mark.parametrize("objective", [PaKA, BatchPaKA])
+def test_descending_the_loss_aligns_the_student(kernel: Kernel, objective: type[nn.Module]) -> None:
     student = draw(6, POINTS, CHANNELS, seed=1).requires_grad_()
     optimizer = torch.optim.Adam([student], lr=0.1)
     for _ in range(100):
         optimizer.zero_grad()
-        loss, _ = PaKA(kernel)(correspondences(aligned_student=student))
+        loss, _ = objective(kernel)(correspondences(aligned_student=student))
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.02
