@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything in results.csv: 16 short runs, one seed. About an hour and a half on one core.
+# Everything in results.csv: 16 short runs and one evaluation, one seed. About an hour and a half on one core.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
@@ -28,6 +28,8 @@ run neighbour_ordering objective=neighbour_ordering objective.loss.references=16
 run token_regression objective=token_regression
 run dense_infonce objective=dense_infonce
 run image_level objective=image_level image_head.pooling=mean
+# and one that trains nothing
+"$python" -m paka.evaluate backbone=tiny features=rasa seed=0 method=rasa hydra.run.dir="$runs/rasa"
 
 "$python" - "$runs" <<'PYTHON'
 import sys
