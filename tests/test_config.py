@@ -70,6 +70,18 @@ def test_settings_of_the_estimator(override: str, problem: str):
     assert problem in found
 
 
+def test_whole_views_have_no_pairs_to_permute():
+    (problem,) = validate(composed("objective=image_level", "teacher.permute=true"))
+    assert problem.startswith("teacher.permute: expected false with an objective that compares no pairs")
+
+
+def test_image_level_needs_two_views():
+    one = ["augmentation=image_level", "augmentation.globals=1"]
+    (problem,) = validate(composed("objective=image_level", *one))
+    assert problem.startswith("augmentation.locals: expected at least 1 with one global")
+    assert validate(composed("objective=image_level", *one, "augmentation.locals=1")) == []
+
+
 def test_deconfounding_takes_all_points():
     (problem,) = validate(composed("objective=paka_deconfounded", "objective.loss.max_points=20"))
     assert problem.startswith("objective.loss.max_points: expected null with objective.loss.deconfound=true")

@@ -115,7 +115,7 @@ class PostTraining(L.LightningModule):
         del optimizer
         if not self._is_logged():
             return
-        parts = {"encoder": self.student.encoder, "head": self.student.head, "objective": self.objective}
+        parts = {**dict(self.student.named_children()), "objective": self.objective}
         for name, part in parts.items():
             gradients = [value.grad for value in part.parameters() if value.grad is not None]
             if gradients:

@@ -112,6 +112,12 @@ def _others_to_permute(cfg: DictConfig) -> str | None:
     return "backbone.batch_size: expected at least 2 with teacher.permute=true, got 1"
 
 
+def _pairs_are_permuted(cfg: DictConfig) -> str | None:
+    if not cfg.teacher.permute or "pairs" in cfg.objective.reads:
+        return None
+    return "teacher.permute: expected false with an objective that compares no pairs of views, got True"
+
+
 def _blocks_are_chosen_once(cfg: DictConfig) -> str | None:
     first, last = cfg.tuning.freeze_blocks, cfg.tuning.train_blocks
     if last is None or not first:
@@ -188,6 +194,13 @@ def _views_are_compared(cfg: DictConfig) -> str | None:
     )
 
 
+def _whole_views_are_compared(cfg: DictConfig) -> str | None:
+    views = cfg.augmentation
+    if "images" not in cfg.objective.reads or views.globals + views.locals > 1:
+        return None
+    return "augmentation.locals: expected at least 1 with one global and an objective that compares whole views, got 0"
+
+
 RELATIONS = (
     _at_most("backbone.local_grid", "backbone.global_grid"),
     _at_most("profile.k", "profile.memory"),
@@ -214,6 +227,8 @@ RELATIONS = (
     Relation(("objective.reads", "objective.parts"), _parts_are_read),
     Relation(("backbone.batch_size", "trainer.devices", "trainer.accumulate"), _batch_is_shared_out),
     Relation(("backbone.batch_size", "teacher.permute"), _others_to_permute),
+    Relation(("teacher.permute", "objective.reads"), _pairs_are_permuted),
+    Relation(("augmentation.locals", "augmentation.globals", "objective.reads"), _whole_views_are_compared),
     Relation(("tuning.freeze_blocks", "tuning.train_blocks"), _blocks_are_chosen_once),
     Relation(("tuning.biases_only", "tuning.adapter"), _weights_are_chosen_once),
 )
