@@ -325,7 +325,7 @@ def test_gradients_of_deconfounded_cka() -> None:
 
 
 def song_reference(k: Array, l: Array) -> float:  # noqa: E741
-    """Song et al. 2012, equation 5, as it stands."""
+    """Song et al. 2012, the unbiased HSIC as it stands."""
     n = len(k)
     k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))  # noqa: E741
     one = np.ones(n)

@@ -33,7 +33,7 @@ def centre(kernel: Tensor, valid: Tensor, *, unbiased: bool = False) -> Tensor:
         `(B, N, N)` float32 whose rows and columns sum to 0; those of tokens that do not count are 0. All zero
         where nothing but rounding is left, and for fewer than 4 tokens if unbiased.
 
-    Source: Kornblith et al. 2019, equation 3; Szekely and Rizzo 2014 (arXiv 1310.2926), equation 2.3.
+    Source: Kornblith et al. 2019, equation 3; Szekely and Rizzo 2014 (arXiv 1310.2926), section 2.
     """
     pairs = _pairs(valid)
     n = valid.sum(dim=1)[:, None, None]
@@ -63,7 +63,7 @@ def hsic(k: Tensor, l: Tensor, valid: Tensor, *, unbiased: bool = False) -> Tens
     Returns:
         `(B,)` float32; 0 for fewer than two tokens, four if unbiased.
 
-    Source: Gretton et al. 2005, equation 9; Song et al. 2012 (JMLR 13), equation 5.
+    Source: Gretton et al. 2005, equation 9; Song et al. 2012 (JMLR 13: Feature Selection via Dependence Maximization).
     """
     inner = (centre(k, valid, unbiased=unbiased) * centre(l, valid, unbiased=unbiased)).sum(dim=(1, 2))
     return inner / _degrees(valid, unbiased=unbiased)
@@ -245,7 +245,7 @@ def pooled_alignment(
     Returns:
         A scalar, float32 in [-1, 1]; 0 without gradient when one side is all zero.
 
-    Source: Nguyen, Raghu and Kornblith 2021 (arXiv 2010.15327), equation 3.
+    Source: Nguyen, Raghu and Kornblith 2021 (arXiv 2010.15327), minibatch CKA.
     """
     weight = (weight / _degrees(valid, unbiased=unbiased)).to(student.dtype)
     # One factor for all pairs: it changes no ratio, and squares stay in the range of float32.
@@ -271,7 +271,7 @@ def feature_cka(student: Tensor, teacher: Tensor, valid: Tensor, *, unbiased: bo
     Returns:
         `(B,)` float32, as `cka`.
 
-    Source: Kornblith et al. 2019, section 3; the unbiased form follows from Song et al. 2012, equation 5, for
+    Source: Kornblith et al. 2019, section 3; the unbiased form follows from Song et al. 2012, for
     kernels whose rows sum to 0.
     """
     x, y = (side / _positive(_peak(side)[:, None, None]) for side in (student, teacher))

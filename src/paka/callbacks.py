@@ -147,6 +147,8 @@ class HealthAlarm(L.Callback):
         if step > 1 and step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return  # nothing new, and a look would wait for the device
         logged = trainer.callback_metrics
+        if "rankme" not in logged:
+            return  # a resumed run's first micro-batch, before its first logged step
         loss, rank = float(logged["loss"]), float(logged["rankme"])
         if not math.isfinite(loss):
             raise ValueError(
