@@ -47,6 +47,8 @@ def test_a_loss_that_is_no_number_stops_the_run(loss: float) -> None:
     with pytest.raises(ValueError, match=f"expected a finite loss, got {loss} at step 10"):
         after_step(HealthAlarm(), 10, 5.0, loss)
     after_step(HealthAlarm(), 12, 5.0, loss)
+    with pytest.raises(ValueError, match=f"finite rank of the tokens, got {loss} at step 10"):
+        after_step(HealthAlarm(), 10, loss)
 
 
 def test_nothing_logged_yet_is_no_alarm() -> None:

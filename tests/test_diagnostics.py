@@ -49,6 +49,17 @@ def test_positional_r2_finds_positions_and_nothing_in_noise() -> None:
     torch.testing.assert_close(positional_r2(1e-3 * tokens + 5), positional_r2(tokens), atol=1e-3, rtol=0)
 
 
+def test_alike_views_of_an_image_do_not_meet() -> None:
+    assert positional_r2(draw(4, 5, 5, 256).repeat_interleave(2, dim=0)).item() < 0.05
+
+
+def test_a_part_of_the_tokens_shows_all_columns_of_the_grid() -> None:
+    patches = torch.zeros(256, 7, 7, 49)
+    patches.view(256, 49, 49)[:] = torch.eye(49)
+    found = diagnose(Tokens(patches, patches[:, 0, :0]))
+    assert found["rankme"].item() == pytest.approx(49, abs=0.1)
+
+
 def test_norm_outliers_are_counted() -> None:
     patches = draw(8, 7, 7, 64)
     assert norm_outliers(patches).item() == 0
@@ -63,7 +74,7 @@ def test_tokens_that_are_no_numbers_do_not_end_the_run_here() -> None:
     patches = draw(4, 7, 7, 8)
     patches[0, 0, 0] = torch.nan
     found = diagnose(Tokens(patches, patches[:, 0, :1]))
-    assert found["rankme"].isfinite()
+    assert found["rankme"].isnan()
     assert found["positional_r2"].item() == 0
 
 

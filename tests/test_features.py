@@ -50,11 +50,16 @@ def test_whitening_makes_the_covariance_of_the_training_tokens_the_identity() ->
 
 @pytest.mark.parametrize("name", ["zscore", "whiten", "rasa"])
 def test_transforms_are_fitted_on_the_training_side_only(name: str) -> None:
-    transform = TRANSFORMS[name]
+    transform, features = TRANSFORMS[name], placed_features if name == "rasa" else random_features
     assert transform is not None
-    first, _ = transform(random_features(0), random_features(1))
-    second, _ = transform(random_features(0), random_features(2))
+    first, _ = transform(features(0), features(1))
+    second, _ = transform(features(0), features(2))
     torch.testing.assert_close(first.tokens, second.tokens, rtol=0, atol=0)
+
+
+def test_rasa_needs_more_channels_than_it_removes() -> None:
+    with pytest.raises(ValueError, match="more than 18 channels, got 6"):
+        rasa(random_features(0), random_features(1))
 
 
 def placed_features(seed: int) -> DenseFeatures:

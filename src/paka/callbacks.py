@@ -140,7 +140,7 @@ class HealthAlarm(L.Callback):
         """Look at what this step logged.
 
         Raises:
-            ValueError: The loss is not finite.
+            ValueError: The loss or a token is not finite.
         """
         del pl_module, args
         step = trainer.global_step
@@ -150,9 +150,10 @@ class HealthAlarm(L.Callback):
         if "rankme" not in logged:
             return  # a resumed run's first micro-batch, before its first logged step
         loss, rank = float(logged["loss"]), float(logged["rankme"])
-        if not math.isfinite(loss):
+        if not (math.isfinite(loss) and math.isfinite(rank)):
+            name, value = ("loss", loss) if not math.isfinite(loss) else ("rank of the tokens", rank)
             raise ValueError(
-                f"expected a finite loss, got {loss} at step {step}: lower backbone.lr or backbone.head_lr, or set "
+                f"expected a finite {name}, got {value} at step {step}: lower backbone.lr or backbone.head_lr, or set "
                 "trainer.gradient_clip"
             )
         self.first = rank if self.first is None else self.first

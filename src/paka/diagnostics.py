@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -14,12 +18,23 @@ RIDGE = 1e-2
 """Ridge of the linear map to positions, as a share of the mean variance of a channel."""
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: beside busy processes, the barriers of a threaded decomposition take seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def diagnose(tokens: Tokens) -> dict[str, Tensor]:
     """Return `rankme`, `positional_r2` and `norm_outliers` of an encoder's patch tokens, detached scalars."""
     patches = tokens.patches.detach().float()
-    flat = patches.flatten(0, 2)
     return {
-        "rankme": effective_rank(flat[:: -(-len(flat) // MOST_TOKENS)]),
+        "rankme": effective_rank(_thinned(patches.flatten(0, 2))),
         "positional_r2": positional_r2(patches),
         "norm_outliers": norm_outliers(patches),
     }
@@ -36,7 +51,7 @@ def effective_rank(tokens: Tensor) -> Tensor:
         tokens: (M, D), not centred, as in the source.
 
     Returns:
-        A scalar from 1 to min(M, D), float32; 1 for tokens of zeros.
+        A scalar from 1 to min(M, D), float32; 1 for tokens of zeros, NaN where one is not finite.
 
     Source: Garrido et al. 2023 (arXiv 2210.02885), equation 1.
     """
@@ -46,15 +61,15 @@ def effective_rank(tokens: Tensor) -> Tensor:
     singular = torch.linalg.eigvalsh(finite).clamp_min(0).sqrt()
     shares = singular / singular.sum().clamp_min(torch.finfo(singular.dtype).tiny)
     entropy: Tensor = torch.special.entr(shares).sum()
-    return entropy.exp().float()
+    return torch.where(gram.isfinite().all(), entropy.exp(), torch.nan).float()
 
 
 @in_float32
 def positional_r2(patches: Tensor) -> Tensor:
     """Return how well a linear map predicts where a patch is from its token.
 
-    The map is fitted by ridge regression on every other image and scored on the rest, so that many channels do not
-    fake it.
+    The map is fitted by ridge regression on the first half of the images and scored on the rest, so that many
+    channels do not fake it. The views of an image should stand side by side, so that they do not meet.
 
     Args:
         patches: (B, H, W, D).
@@ -69,7 +84,8 @@ def positional_r2(patches: Tensor) -> Tensor:
     )
     position = place.to(patches.device, torch.float64).expand(images, rows, columns, 2)
     (fit, scored), (near, truth) = (
-        [side[start::2].flatten(0, 2).double() for start in (0, 1)] for side in (patches, position)
+        [half.flatten(0, 2).double() for half in side.tensor_split([(images + 1) // 2])]
+        for side in (patches, position)
     )
     if not len(scored):
         return patches.new_zeros(())
@@ -104,3 +120,18 @@ def norm_outliers(patches: Tensor) -> Tensor:
     spread = 1.4826 * distance.median() + torch.finfo(norms.dtype).eps * norms.median()
     outlying: Tensor = distance > 5 * spread
     return outlying.float().mean()
+
+
+def _thinned(tokens: Tensor) -> Tensor:
+    """Return at most MOST_TOKENS of tokens (M, D), spread evenly.
+
+    The stride is the golden section of M, made coprime to it: a plain one may share a factor with the grid, and then
+    sees some of its columns only.
+    """
+    count = len(tokens)
+    if count <= MOST_TOKENS:
+        return tokens
+    stride = round(count * (math.sqrt(5) - 1) / 2)
+    while math.gcd(stride, count) > 1:
+        stride += 1
+    return tokens[torch.arange(MOST_TOKENS, device=tokens.device) * stride % count]

@@ -107,24 +107,31 @@ def rasa(train: DenseFeatures, query: DenseFeatures) -> tuple[DenseFeatures, Den
     """Remove the directions that tell where a patch is, found on the training tokens.
 
     In each of 9 rounds a linear map predicts row and column, and its two directions are projected out. The map is
-    fitted by least squares, in closed form, where the source trains a sigmoid of it by gradient descent.
+    fitted by least squares, in closed form, where the source trains a sigmoid of it by gradient descent. Once no
+    position is left, further rounds remove what goes with it by chance.
+
+    Raises:
+        ValueError: Tokens have no more channels than are removed.
 
     Source: RASA in Franca (arXiv 2507.14137).
     """
     count, rows, columns, dim = train.tokens.shape
+    if dim <= 2 * ROUNDS:
+        raise ValueError(f"features=rasa expected tokens of more than {2 * ROUNDS} channels, got {dim}")
     sides = torch.linspace(-0.5, 0.5, rows), torch.linspace(-0.5, 0.5, columns)
     position = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).double()
     target = position.expand(count, rows, columns, 2).flatten(0, 2)
     flat = train.tokens.flatten(0, 2).double()
     flat = flat - flat.mean(dim=0)
-    keep = torch.eye(dim, dtype=torch.float64)
+    kept = torch.eye(dim, dtype=torch.float64)
     for _ in range(ROUNDS):
-        left = flat @ keep
+        left = flat @ kept
         covariance = left.T @ left
-        ridge = 1e-6 * covariance.diagonal().mean() * torch.eye(dim, dtype=torch.float64)
-        directions = torch.linalg.qr(keep @ torch.linalg.solve(covariance + ridge, left.T @ target)).Q
-        keep = keep - directions @ (directions.T @ keep)
-    return _affine(train, query, torch.zeros(dim), keep.float())
+        ridge = 1e-6 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+        directions = torch.linalg.solve(covariance + ridge, left.T @ target)
+        # The other columns of the full Q are an orthonormal basis of what is left, whatever the directions.
+        kept = kept @ torch.linalg.qr(directions, mode="complete").Q[:, 2:]
+    return _affine(train, query, torch.zeros(dim), (kept @ kept.T).float())
 
 
 ROUNDS = 9
