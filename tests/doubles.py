@@ -11,10 +11,11 @@ from torch import Tensor
 from paka.encoder import Encoder, create_encoder
 from paka.objectives import Correspondences
 from paka.photometric import Photometric
+from paka.sources import Source
 from paka.views import MultiCrop
 
 
-class NoiseImages:
+class NoiseImages(Source):
     """A source of 24 smooth random images of 48 x 40 pixels with two classes and three tags."""
 
     name = "noise"
@@ -24,6 +25,9 @@ class NoiseImages:
 
     def __len__(self) -> int:
         return 24
+
+    def item(self, index: int) -> str:
+        return f"noise {index}"
 
     def image(self, index: int) -> np.ndarray:
         coarse = np.random.default_rng([1, index]).integers(0, 256, (6, 5, 3), dtype=np.uint8)

@@ -14,7 +14,6 @@ from tests.configurations import OPTIONS, choosing, composed
 from torch import distributed
 
 from paka import assembly
-from paka.config import build
 
 ARCH = "{embed_dim: 32, depth: 3, num_heads: 2, img_size: 56}"
 SMALL = [
@@ -95,7 +94,7 @@ def test_every_option_is_built_and_stepped(
     ]
     cfg = composed(*overrides, f"backbone.encoder.arch={arch}", *scenes)
     encoder = assembly.build_encoder(cfg)
-    source = build(cfg.data.source)(split="train")
+    source = assembly.build_source(cfg)
     module = assembly.build_module(cfg, encoder, source)
     trainer = assembly.build_trainer(cfg, tmp_path, [])
     start = {name: value.clone() for name, value in module.state_dict().items() if torch.is_tensor(value)}

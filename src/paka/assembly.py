@@ -22,7 +22,15 @@ from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.sources import Source
 from paka.sources.folder import verify_masks
+from paka.sources.subset import labelled_splits, subset
 from paka.tuning import Tuning
+
+
+def build_source(cfg: DictConfig) -> Source:
+    """Return the images that are post-trained on."""
+    data = cfg.data
+    whole: Source = build(data.source)(split=data.split)
+    return subset(whole, limit=data.limit, fraction=data.fraction, seed=data.subset_seed)
 
 
 def build_encoder(cfg: DictConfig) -> Encoder:
@@ -96,12 +104,14 @@ def build_benchmark(cfg: DictConfig, split: str, *, query_images: int | None = N
     Raises:
         ValueError: A mask does not match its image or the classes.
     """
-    if cfg.benchmark is None or not cfg.eval.protocols:
+    if cfg.benchmark is None or cfg.benchmark.splits is None or not cfg.eval.protocols:
         return None
-    train: Source = build(cfg.benchmark.source)(split="train")
+    train, query = labelled_splits(
+        build(cfg.benchmark.source), cfg.benchmark.splits, split, seed=cfg.benchmark.subset_seed
+    )
     if not train.classes:
         return None
-    query: Source = build(cfg.benchmark.source)(split=split)
+    train = subset(train, limit=None, fraction=cfg.benchmark.labelled, seed=cfg.benchmark.subset_seed)
     for source in (train, query):
         verify_masks(source)
     protocols = {name: build(node) for name, node in cfg.eval.protocols.items()}

@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from paka import assembly, report
 from paka.benchmark import Benchmark
 from paka.callbacks import DenseEvaluation, HealthAlarm, Interrupt, StepProgress
-from paka.config import build
 from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
 from paka.evidence import write_evidence
@@ -49,7 +48,7 @@ def post_train(cfg: DictConfig) -> float | None:
         message = f"expected a checkpoint at resume={cfg.resume}, found no such file"
         raise FileNotFoundError(message)
     encoder = assembly.build_encoder(cfg)
-    source: Source = build(cfg.data.source)(split="train")
+    source = assembly.build_source(cfg)
     benchmark = assembly.build_benchmark(cfg, cfg.split)
     module = assembly.build_module(cfg, copy.deepcopy(encoder), source)
     data = assembly.build_data(cfg, encoder, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
@@ -80,6 +81,16 @@ _ALL_ABOVE_0 = Rule(
     "a list of numbers above 0",
     lambda value: isinstance(value, Sequence) and len(value) > 0 and all(map(_above(0).holds, value)),
 )
+
+
+def _is_fraction(value: object) -> bool:
+    try:
+        return 0 < Fraction(str(value)) <= 1
+    except (ValueError, ZeroDivisionError):
+        return False
+
+
+_FRACTION = Rule("a number above 0, up to 1, or a fraction like 1/8", _is_fraction)
 _BETAS = Rule("two numbers from 0 to below 1", lambda value: _pair(value, _BELOW_ONE.holds))
 
 RULES: dict[Rule, tuple[str, ...]] = {
@@ -91,6 +102,8 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "teacher.momentum.warmup_steps",
         "tuning.freeze_blocks",
         "data.source.seed",
+        "data.subset_seed",
+        "benchmark.subset_seed",
         "objective.loss.seed",
         "objective.loss.queue",
         "kernel.seed",
@@ -146,7 +159,9 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "profile.val_images",
         "profile.test_images",
         "teacher.refresh",
+        "data.limit",
     ),
+    _FRACTION: ("data.fraction", "data.labelled", "benchmark.labelled"),
     _or(None, _above(0)): ("trainer.gradient_clip",),
     _or("auto", _at_least(0)): ("trainer.workers",),
     _or("auto", _at_least(1)): ("trainer.devices",),

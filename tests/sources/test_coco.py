@@ -46,7 +46,7 @@ def test_incomplete_split_is_logged(
 
 def test_unlabelled(tmp_path: Path, write_image: Write) -> None:
     write_image(tmp_path / "val2017/000000000139.jpg")
-    with pytest.raises(LookupError, match=r"000000000139\.jpg has no mask, because coco is unlabelled here"):
+    with pytest.raises(LookupError, match=r"000000000139\.jpg has no mask, because coco val is unlabelled"):
         Coco("val", root=tmp_path).mask(0)
 
 

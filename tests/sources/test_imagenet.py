@@ -41,7 +41,7 @@ def test_flat_images_have_no_tags(tmp_path: Path, write_image: Write) -> None:
     assert len(source) == 2
     assert source.tag_names == ()
     assert source.tags(1).shape == (0,)
-    with pytest.raises(LookupError, match="because imagenet is unlabelled here"):
+    with pytest.raises(LookupError, match="because imagenet val is unlabelled"):
         source.mask(0)
 
 

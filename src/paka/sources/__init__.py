@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from paka import colours
+
 VOID = 255
 """Mask value of pixels that no class is known for; every protocol leaves them out."""
 
@@ -14,27 +16,42 @@ VOID = 255
 class Source(Protocol):
     """One split of a data set, indexed from 0; every item is read on demand.
 
+    Classes that inherit from it need `__len__`, `item` and `image`; what they do not have is refused or empty.
+
     Attributes:
         name: Name of the data set, as reports print it.
-        split: `train`, `val` or `test`.
+        split: Name of the split, in the data set's own words.
         tag_names: Names of the image-level tags; empty without tags.
     """
 
     name: str
     split: str
-    tag_names: tuple[str, ...]
+    tag_names: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the mask classes, in order of their ids; empty without masks."""
-        ...
+        return ()
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """Colours of the mask classes, (C, 3) uint8 RGB: those of the data set's owners where they have any."""
+        return colours.palette(len(self.classes))
 
     def __len__(self) -> int:
         """Return the number of images."""
         ...
 
+    def item(self, index: int) -> str:
+        """Return what image `index` is called in messages and lists: its file, or its place in the source."""
+        ...
+
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Return image `index` as RGB, (H, W, 3) uint8; it may be read-only."""
+        """Return image `index` as RGB, (H, W, 3) uint8; it may be read-only.
+
+        Raises:
+            ValueError: It cannot be decoded.
+        """
         ...
 
     def mask(self, index: int) -> NDArray[np.uint8]:
@@ -43,8 +60,23 @@ class Source(Protocol):
         Raises:
             LookupError: The source has no masks.
         """
-        ...
+        raise LookupError(
+            f"image {self.item(index)} has no mask, because {self.name} {self.split} is unlabelled; "
+            "use it as data, and a labelled source as benchmark"
+        )
+
+    def depth(self, index: int) -> NDArray[np.float32]:
+        """Return the depth of image `index` in metres, (H, W) float32 with 0 where it is not known.
+
+        Raises:
+            LookupError: The source has no depth.
+        """
+        raise LookupError(
+            f"image {self.item(index)} has no depth, because {self.name} has none; "
+            "choose a benchmark with depth, as benchmark=nyu"
+        )
 
     def tags(self, index: int) -> NDArray[np.bool_]:
         """Return which tags image `index` carries, (T,) bool in the order of `tag_names`."""
-        ...
+        del index
+        return np.zeros(len(self.tag_names), dtype=np.bool_)

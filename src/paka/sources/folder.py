@@ -16,14 +16,12 @@ from paka.sources.decode import IMAGE_SUFFIXES, image_size, read_image, read_mas
 SPLITS = ("train", "val", "test")
 
 
-class ImageFiles:
+class ImageFiles(Source):
     """Every image file below one folder, in the order of the relative paths; without labels.
 
     The listing is one array of bytes, so that a million files cost tens of megabytes once
     and are not copied into every worker process by reference counts.
     """
-
-    tag_names: tuple[str, ...] = ()
 
     def __init__(
         self, split: str, *, folder: Path, name: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
@@ -50,11 +48,6 @@ class ImageFiles:
                 f"put the {split} images of {name} there or set root to the folder that has them"
             )
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the mask classes; empty here, because there are no masks."""
-        return ()
-
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.files)
@@ -63,6 +56,10 @@ class ImageFiles:
         """Return the path of image `index`."""
         return self.folder / os.fsdecode(self.files[index])
 
+    def item(self, index: int) -> str:
+        """Return the path of image `index`, as it can be printed."""
+        return os.fsencode(self.path(index)).decode(errors="backslashreplace")
+
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return image `index` as RGB, (H, W, 3) uint8.
 
@@ -70,22 +67,6 @@ class ImageFiles:
             ValueError: The file is truncated, corrupt or not an image.
         """
         return read_image(self.path(index))
-
-    def mask(self, index: int) -> NDArray[np.uint8]:
-        """Refuse, because there are no masks.
-
-        Raises:
-            LookupError: Always.
-        """
-        raise LookupError(
-            f"image {self.path(index)} has no mask, because {self.name} is unlabelled here; "
-            "use it as data, and a labelled source as benchmark"
-        )
-
-    def tags(self, index: int) -> NDArray[np.bool_]:
-        """Return the image-level tags of image `index`, (0,) bool: none are known."""
-        del index
-        return np.zeros(0, dtype=np.bool_)
 
 
 class Folder(ImageFiles):

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from paka.sources import Source
 from paka.sources.world import CLASSES, WORLD_VERSION, render, render_portrait
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ Shard = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """Images (n, size, size, 3) and masks (n, size, size)."""
 
 
-class Scenes:
+class Scenes(Source):
     """One split of the procedural world; see `paka.sources.Source`.
 
     Image i depends on (seed, split, i) and the size only, so a longer split begins with the shorter one.
@@ -91,6 +92,10 @@ class Scenes:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memory maps behind: a worker opens its own instead of being sent the pixels."""
         return {**self.__dict__, "_open_shards": {}}
+
+    def item(self, index: int) -> str:
+        """Return the name of image `index`."""
+        return f"{self.name} {self.split} {index}"
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return image `index` as read-only RGB, (size, size, 3) uint8.

@@ -1,0 +1,113 @@
+"""Parts of a source: the first so many images, a share drawn by a seed, or what is held out of the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paka.sources import Source
+
+HELD_OUT = 10
+"""One labelled training image in so many is held out where a data set has no split to choose by."""
+
+
+class Subset(Source):
+    """Some images of a source, in their order.
+
+    Args:
+        source: The whole.
+        indices: Which of its images, (n,) int64.
+        split: What the part is called; None keeps the name of the whole.
+    """
+
+    def __init__(self, source: Source, indices: NDArray[np.int64], *, split: str | None = None) -> None:
+        self.source, self.indices = source, indices
+        self.name, self.split, self.tag_names = source.name, split or source.split, source.tag_names
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the mask classes of the whole."""
+        return self.source.classes
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """Colours of the mask classes of the whole."""
+        return self.source.palette
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.indices)
+
+    def item(self, index: int) -> str:
+        """Return what the whole calls the image."""
+        return self.source.item(int(self.indices[index]))
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Return image `index` as RGB, (H, W, 3) uint8."""
+        return self.source.image(int(self.indices[index]))
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Return the class ids of image `index`, (H, W) uint8 with 255 for void."""
+        return self.source.mask(int(self.indices[index]))
+
+    def depth(self, index: int) -> NDArray[np.float32]:
+        """Return the depth of image `index` in metres, (H, W) float32 with 0 where it is not known."""
+        return self.source.depth(int(self.indices[index]))
+
+    def tags(self, index: int) -> NDArray[np.bool_]:
+        """Return which tags image `index` carries, (T,) bool."""
+        return self.source.tags(int(self.indices[index]))
+
+
+def subset(source: Source, *, limit: int | None, fraction: float | str, seed: int) -> Source:
+    """Return at most `limit` images of a share of a source, both drawn by `seed`.
+
+    A smaller part lies in a larger one of the same seed.
+
+    Args:
+        source: The whole.
+        limit: At most this many images; None for all.
+        fraction: Share of the images, above 0 and up to 1, as a number or as text like `1/8`; rounded to
+            at least one image.
+        seed: Seed of the draw.
+    """
+    count = max(1, round(len(source) * Fraction(fraction)))
+    count = count if limit is None else min(count, limit)
+    if count == len(source):
+        return source
+    drawn = np.random.default_rng(seed).permutation(len(source))[:count]
+    return Subset(source, np.sort(drawn))
+
+
+def labelled_splits(
+    open_split: Callable[..., Source], names: Mapping[str, str | None], role: str, *, seed: int
+) -> tuple[Source, Source]:
+    """Return the labelled images that memories and probes are built from, and those that are scored.
+
+    Most public data sets publish two labelled splits: one to train on and one to report on. So that nothing is
+    chosen on the one that is reported, a tenth of the training split is held out for `val` there, and
+    the memory is built from the rest then.
+
+    Args:
+        open_split: Opens a split of the data set, called with `split=NAME`.
+        names: The data set's own names of the roles `train`, `val` and `test`; None for what it does not have.
+        role: What is scored, `val` or `test`.
+        seed: Seed of what is held out.
+
+    Raises:
+        ValueError: The data set has no labelled images for that role.
+    """
+    train = open_split(split=names["train"])
+    name = names[role]
+    if name is not None:
+        return train, open_split(split=name)
+    if role != "val":
+        message = f"{train.name} has no labelled {role} images: expected split=val, got split={role}"
+        raise ValueError(message)
+    order = np.random.default_rng(seed).permutation(len(train))
+    count = max(1, len(train) // HELD_OUT)
+    held, rest = np.sort(order[:count]), np.sort(order[count:])
+    return Subset(train, rest), Subset(train, held, split=f"{train.split}, held out")
