@@ -24,6 +24,8 @@ def choosing(group: str, option: str, root: str = "x") -> list[str]:
     for augmentation, objective in map(sorted, TOGETHER):
         if (group, option) in (("augmentation", augmentation), ("objective", objective)):
             return [f"augmentation={augmentation}", f"objective={objective}"]
+    if (group, option) == ("backbone", "timm"):
+        return ["backbone=timm", "backbone.name=deit3_small_patch16_224.fb_in1k"]
     roots = [f"{group}.root={root}"] if group in ("data", "benchmark") and option in ROOTED else []
     if group == "experiment" and option in ("camvid", "paper"):
         roots = [f"data.root={root}"]

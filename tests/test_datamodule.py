@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -67,3 +70,61 @@ def test_views_differ_between_epochs() -> None:
     data = PostTrainingData(NoiseImages(), multi_crop(), batch_size=4, max_steps=3, seed=5)
     first, second = data.dataset[(0, 3)], data.dataset[(1, 3)]
     assert not np.array_equal(first[0].locals, second[0].locals)
+
+
+class Broken(NoiseImages):
+    """240 images of which some cannot be read."""
+
+    def __init__(self, *broken: int) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 240
+
+    def image(self, index: int) -> np.ndarray:
+        if index in self.broken:
+            raise ValueError(f"image {index} is truncated")
+        return super().image(index)
+
+
+def everything(source: NoiseImages, path: Path | None = None, workers: int = 0) -> PostTrainingData:
+    """Pass through the whole source once."""
+    data = PostTrainingData(
+        source, multi_crop(), batch_size=24, max_steps=10, seed=5, workers=workers, skipped=path
+    )
+    for batch in data.train_dataloader():
+        data.transfer_batch_to_device(batch, torch.device("cpu"), 0)
+    return data
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_are_stood_in_for_and_listed(tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "run" / "skipped.csv"
+    data = everything(Broken(17, 239), path, workers)
+    assert data.skipped.indices == {17, 239}
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert sorted(row["index"] for row in rows) == ["17", "239"]
+    assert rows[0]["image"] == f"noise {rows[0]['index']}"
+    assert rows[0]["reason"] == f"image {rows[0]['index']} is truncated"
+    views, _, shown, unreadable = data.dataset[(3, 17)]
+    assert (shown, unreadable) == (18, 17)
+    assert data.dataset[(3, 239)][2:] == (0, 239)
+    assert not np.array_equal(views.teacher, data.dataset[(4, 17)][0].teacher)
+    assert data.dataset[(3, 16)][2:] == (16, -1)
+
+
+def test_nothing_is_listed_when_all_can_be_read(tmp_path: Path) -> None:
+    assert not everything(Broken(), tmp_path / "skipped.csv").skipped.indices
+    assert not (tmp_path / "skipped.csv").exists()
+
+
+def test_more_than_one_in_a_hundred_stops(tmp_path: Path) -> None:
+    message = r"3 of 240 images cannot be read, noise 5 the first of them: expected at most 1%; .*skipped\.csv lists them"
+    with pytest.raises(ValueError, match=message):
+        everything(Broken(5, 6, 100), tmp_path / "skipped.csv")
+    assert len((tmp_path / "skipped.csv").read_text().splitlines()) == 4
+
+
+def test_nothing_readable_says_why() -> None:
+    with pytest.raises(ValueError, match="image 3 is truncated"):
+        PostTrainingData(Broken(*range(240)), multi_crop(), batch_size=4, max_steps=1, seed=0).dataset[(0, 3)]

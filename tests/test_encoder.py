@@ -11,7 +11,7 @@ import torch
 from tests.doubles import tiny_encoder
 
 from paka import weights
-from paka.encoder import create_encoder
+from paka.encoder import Encoder, create_encoder
 
 ARCH = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 32}
 
@@ -90,7 +90,7 @@ def test_unknown_models_and_other_architectures_are_refused() -> None:
     with pytest.raises(ValueError, match="expected a timm model name, got 'vit_bse_patch16'"):
         create_encoder("vit_bse_patch16", pretrained=False)
     with pytest.raises(
-        ValueError, match=r"expected one of timm's plain vision transformers .* got 'resnet18'"
+        ValueError, match=r"expected one of timm's plain vision transformers, .* got 'resnet18'"
     ):
         create_encoder("resnet18", pretrained=False)
 
@@ -101,3 +101,89 @@ def test_missing_hub_weights_give_three_ways_out(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"backbone.weights=FILE.*HF_HOME.*backbone.pretrained=false"):
         create_encoder("vit_small_patch14_reg4_dinov2.lvd142m")
+
+
+@pytest.mark.parametrize(
+    "model", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3", "vit_base_patch16_siglip_224"]
+)
+def test_layers_are_timms_normalised_intermediates_joined(model: str) -> None:
+    options = {"pretrained": False, "arch": {"depth": 4, "embed_dim": 32, "num_heads": 2}}
+    torch.manual_seed(0)
+    encoder = create_encoder(model, layers=[1, -2], **options).eval()
+    images = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    tokens = encoder(images)
+    pixels = (images.float() - encoder.mean) / encoder.std
+    expected = encoder.model.forward_intermediates(pixels, indices=[1, 2], norm=True, intermediates_only=True)
+    torch.testing.assert_close(tokens.patches, torch.cat(expected, dim=1).permute(0, 2, 3, 1))
+    assert encoder.dim == 64
+    assert tokens.prefix.shape == (2, encoder.model.num_prefix_tokens, 64)
+    assert [any(p.requires_grad for p in block.parameters()) for block in encoder.model.blocks] == [
+        True
+    ] * 3 + [False]
+
+
+def test_the_last_layer_is_the_default() -> None:
+    encoder, images = tiny_encoder().eval(), torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    last = Encoder(encoder.model, mean=(0.5,) * 3, std=(0.5,) * 3, layers=[-1])
+    torch.testing.assert_close(last(images).patches, encoder(images).patches)
+
+
+@pytest.mark.parametrize("layers", [[], [4], [-5], [2, 1], [1, 1], [3, -1]])
+def test_layers_that_do_not_exist_are_refused(layers: list[int]) -> None:
+    arch = {"depth": 4, "embed_dim": 16, "num_heads": 2}
+    with pytest.raises(ValueError, match=r"expected blocks from -4 to 3 in ascending order, got \["):
+        create_encoder("vit_tiny_patch16_224", pretrained=False, arch=arch, layers=layers)
+
+
+def test_batches_of_mixed_sizes_go_through_in_one_pass_per_size() -> None:
+    encoder = tiny_encoder().eval()
+    sizes = [(2, 32, 32), (1, 16, 24), (3, 32, 32), (1, 24, 16)]
+    batches = [torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8) for count, *size in sizes]
+    passes = []
+    encoder.model.patch_embed.register_forward_hook(
+        lambda module, inputs, output: passes.append(len(inputs[0]))
+    )
+    together = encoder(batches)
+    assert passes == [5, 1, 1]
+    for batch, tokens in zip(batches, together, strict=True):
+        alone = encoder(batch)
+        torch.testing.assert_close(tokens.patches, alone.patches)
+        torch.testing.assert_close(tokens.prefix, alone.prefix)
+
+
+@pytest.mark.parametrize("layers", [None, [0, 1]])
+def test_checkpointing_changes_no_gradient(layers: list[int] | None) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        encoder = create_encoder("vit_tiny_patch16_224", pretrained=False, arch=ARCH, layers=layers)
+        encoder.model.set_grad_checkpointing(checkpointing)
+        images = torch.arange(2 * 3 * 16 * 24, dtype=torch.uint8).view(2, 3, 16, 24)
+        encoder(images).patches.square().sum().backward()
+        gradients.append([p.grad for p in encoder.model.parameters() if p.grad is not None])
+    assert len(gradients[0]) > 10
+    torch.testing.assert_close(*gradients)
+
+
+def test_arguments_that_the_model_does_not_take_are_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"expected arguments that vit_tiny_patch16_224 takes, got .*'depht': 2"
+    ):
+        create_encoder("vit_tiny_patch16_224", pretrained=False, arch={"depht": 2})
+
+
+@pytest.mark.parametrize(
+    "model", ["vit_base_r50_s16_384", "swin_tiny_patch4_window7_224", "naflexvit_base_patch16_gap"]
+)
+def test_encoders_without_patch_tokens_of_any_size_are_refused(model: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"expected one of timm's plain vision transformers, .* got '{model}'"
+    ):
+        create_encoder(model, pretrained=False)
+
+
+def test_oblong_patches_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="expected square patches, got vit_tiny_patch16_224 with 8x16 pixels"
+    ):
+        create_encoder("vit_tiny_patch16_224", pretrained=False, arch={**ARCH, "patch_size": [8, 16]})

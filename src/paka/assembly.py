@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +16,7 @@ from torch import nn
 
 from paka.benchmark import Benchmark
 from paka.config import build
+from paka.cores import loader_workers
 from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
 from paka.head import Branch
@@ -51,6 +53,7 @@ def build_module(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTrain
     # After all that is drawn at random: the head is the same whatever is trained.
     tuning: Tuning = build(cfg.tuning)
     tuning.apply(encoder)
+    encoder.model.set_grad_checkpointing(cfg.backbone.checkpointing)
     recipe = Recipe(
         max_steps=cfg.trainer.max_steps,
         lr=cfg.optim.lr,
@@ -85,17 +88,17 @@ def build_data(cfg: DictConfig, encoder: Encoder, source: Source) -> PostTrainin
         batch_size=cfg.backbone.batch_size,
         max_steps=cfg.trainer.max_steps,
         seed=cfg.seed,
-        workers=loader_workers(cfg.trainer.workers),
+        workers=loader_workers(cfg.trainer.workers, processes=_processes(cfg)),
+        skipped=Path(cfg.output_dir) / "skipped.csv",
         accumulate=cfg.trainer.accumulate,
     )
 
 
-def loader_workers(workers: int | str) -> int:
-    """Return the number of loader processes; `auto` leaves one core to the trainer, up to 8."""
-    if workers != "auto":
-        return int(workers)
-    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or len(os.sched_getaffinity(0))
-    return max(1, min(cores - 1, 8))
+def _processes(cfg: DictConfig) -> int:
+    """Return how many training processes share this machine."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    return max(1, torch.cuda.device_count()) if cfg.trainer.devices == "auto" else int(cfg.trainer.devices)
 
 
 def build_benchmark(cfg: DictConfig, split: str, *, query_images: int | None = None) -> Benchmark | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import csv
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,10 +17,19 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from paka.sources import Source
-from paka.views import MultiCrop, Sample, Views, collate
+from paka.views import MultiCrop, Shown, Views, collate
 
 Key = tuple[int, int]
 """Epoch and index of an image in its source."""
+
+UNREADABLE = (ValueError, FileNotFoundError)
+"""What a source raises for an image that cannot be read."""
+
+STANDING_IN = 100
+"""Images tried in the place of one that cannot be read."""
+
+LARGEST_SHARE = 0.01
+"""Share of the images that may be skipped; above it something is wrong with the data."""
 
 
 class StepSampler(Sampler[list[Key]]):
@@ -80,7 +92,7 @@ class StepSampler(Sampler[list[Key]]):
 
 
 @dataclass(frozen=True)
-class ViewDataset(Dataset[tuple[Sample, NDArray[np.bool_], int]]):
+class ViewDataset(Dataset[Shown]):
     """Views of a source's images, by (epoch, index).
 
     Attributes:
@@ -93,11 +105,71 @@ class ViewDataset(Dataset[tuple[Sample, NDArray[np.bool_], int]]):
     multi_crop: MultiCrop
     seed: int
 
-    def __getitem__(self, key: Key) -> tuple[Sample, NDArray[np.bool_], int]:
-        """Return the views, tags and index of one image as a function of (seed, epoch, index)."""
+    def __getitem__(self, key: Key) -> Shown:
+        """Return the views of one image as a function of (seed, epoch, index).
+
+        The next readable image stands in for one that cannot be read.
+
+        Raises:
+            ValueError: Neither the image nor the `STANDING_IN` behind it can be read.
+        """
         epoch, index = key
-        rng = np.random.default_rng([self.seed, epoch, index])
-        return self.multi_crop(self.source.image(index), rng), self.source.tags(index), index
+        shown, image = self._readable(index)
+        views = self.multi_crop(image, np.random.default_rng([self.seed, epoch, index]))
+        return views, self.source.tags(shown), shown, -1 if shown == index else index
+
+    def _readable(self, index: int) -> tuple[int, NDArray[np.uint8]]:
+        """Return the first image from `index` on that can be read."""
+        for step in range(STANDING_IN):
+            shown = (index + step) % len(self.source)
+            with contextlib.suppress(*UNREADABLE):
+                return shown, self.source.image(shown)
+        return index, self.source.image(index)  # raises
+
+
+class Skipped:
+    """The images that were skipped because they cannot be read: counted, and listed in a file.
+
+    Args:
+        source: Where the images come from.
+        path: CSV file to append to; None lists nothing.
+    """
+
+    def __init__(self, source: Source, path: Path | None) -> None:
+        self.source, self.path = source, path
+        self.indices: set[int] = set()
+
+    def add(self, indices: Iterable[int]) -> None:
+        """Note images that could not be read.
+
+        Raises:
+            ValueError: They are more than 1 % of the source's.
+        """
+        for index in sorted({*indices} - self.indices):
+            self.indices.add(index)
+            self._write(index)
+        count, whole = len(self.indices), len(self.source)
+        if count > LARGEST_SHARE * whole:
+            raise ValueError(
+                f"{count} of {whole} images cannot be read, {self.source.item(min(self.indices))} the first of them: expected "
+                f"at most {LARGEST_SHARE:.0%}; {self.path or 'skipped.csv'} lists them, repair or remove them"
+            )
+
+    def _write(self, index: int) -> None:
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", newline="") as file:
+            if not file.tell():
+                csv.writer(file).writerow(["index", "image", "reason"])
+            csv.writer(file).writerow([index, self.source.item(index), self._reason(index)])
+
+    def _reason(self, index: int) -> str:
+        try:
+            self.source.image(index)
+        except UNREADABLE as error:
+            return str(error)
+        return "it could not be read the first time"
 
 
 class PostTrainingData(L.LightningDataModule):
@@ -111,6 +183,7 @@ class PostTrainingData(L.LightningDataModule):
         seed: Seed of order and views.
         workers: Loader processes; 0 loads in the main process.
         accumulate: Micro-batches per optimizer step.
+        skipped: CSV file in which unreadable images are listed; other processes than the first add their rank.
     """
 
     def __init__(
@@ -123,17 +196,22 @@ class PostTrainingData(L.LightningDataModule):
         seed: int,
         workers: int = 0,
         accumulate: int = 1,
+        skipped: Path | None = None,
     ) -> None:
         super().__init__()
         self.dataset = ViewDataset(source, multi_crop, seed)
         self.batch_size, self.max_steps, self.seed = batch_size, max_steps, seed
         self.workers, self.accumulate = workers, accumulate
         self.first_step = 0
+        self.skipped = Skipped(source, skipped)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of this process's share of all steps that are still to be done."""
         sampler = self._sampler()
         sampler.first_step = self.first_step
+        rank = self.trainer.global_rank if self.trainer else 0
+        if rank and self.skipped.path is not None:
+            self.skipped.path = self.skipped.path.with_name(f"skipped-rank{rank}.csv")
         return DataLoader(
             self.dataset,
             batch_sampler=sampler,
@@ -168,8 +246,14 @@ class PostTrainingData(L.LightningDataModule):
         self.first_step = state_dict["step"]
 
     def transfer_batch_to_device(self, batch: Views, device: torch.device, dataloader_idx: int) -> Views:
-        """Move a batch as it is: uint8 crosses to the device, floats are made there."""
+        """Move a batch as it is: uint8 crosses to the device, floats are made there.
+
+        Raises:
+            ValueError: Too many images cannot be read.
+        """
         del dataloader_idx
+        if bool((batch.unreadable >= 0).any()):
+            self.skipped.add(batch.unreadable[batch.unreadable >= 0].tolist())
         return Views(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
 

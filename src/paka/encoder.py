@@ -1,17 +1,19 @@
-"""The encoder: any timm vision transformer, uint8 images in, patch and prefix tokens out."""
+"""The encoder: any of timm's plain vision transformers, uint8 images in, patch and prefix tokens out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, overload
 
 import timm
 import torch
-from timm.models import VisionTransformer, is_model_in_modules
+from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from paka import weights
+from paka.positions import AuthorPositions, Resampling
+from paka.weights import Transformer
 
 
 class Tokens(NamedTuple):
@@ -33,11 +35,26 @@ class Encoder(nn.Module):
         model: The transformer; its `state_dict` is what is exported.
         mean: Mean per channel of the images it was trained on, for pixels in [0, 1].
         std: Standard deviation per channel likewise.
+        layers: Blocks whose normalised outputs are joined along the channels, counted from 0 or, below 0, from
+            the end; None takes the last one. Blocks behind the last of them never run, and are frozen.
+
+    Raises:
+        ValueError: A layer does not exist, or they are not in ascending order.
     """
 
-    def __init__(self, model: VisionTransformer, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        layers: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
+        self.layers = None if layers is None else _check_layers(layers, len(model.blocks))
+        for block in model.blocks[self.layers[-1] + 1 :] if self.layers else ():
+            block.requires_grad_(requires_grad=False)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255.0, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255.0, persistent=False)
 
@@ -49,15 +66,84 @@ class Encoder(nn.Module):
     @property
     def dim(self) -> int:
         """Channels D of a token."""
-        return int(self.model.embed_dim)
+        return int(self.model.embed_dim) * len(self.layers or (-1,))
 
-    def forward(self, images: Tensor) -> Tokens:
-        """Encode images, (B, 3, h * patch, w * patch) uint8, to tokens on an h x w grid."""
+    @property
+    def licence(self) -> str:
+        """The licence of the published weights, as timm records it; `unknown` where it does not."""
+        return str(_published(self.model).get("license") or "unknown")
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that the published weights were made for."""
+        return cast(tuple[int, int], tuple(_published(self.model)["input_size"][1:]))
+
+    @overload
+    def forward(self, images: Tensor) -> Tokens: ...
+
+    @overload
+    def forward(self, images: Sequence[Tensor]) -> list[Tokens]: ...
+
+    def forward(self, images: Tensor | Sequence[Tensor]) -> Tokens | list[Tokens]:
+        """Encode images, (B, 3, h * patch, w * patch) uint8, to tokens on an h x w grid.
+
+        Several batches of any sizes come back as a list in their order; those of one size go through together.
+        """
+        if isinstance(images, Tensor):
+            return self._encode(images)
+        sizes: dict[torch.Size, list[int]] = {}
+        for index, batch in enumerate(images):
+            sizes.setdefault(batch.shape[-2:], []).append(index)
+        found: dict[int, Tokens] = {}
+        for members in sizes.values():
+            tokens = self._encode(torch.cat([images[index] for index in members]))
+            parts = [part.split([len(images[index]) for index in members]) for part in tokens]
+            found |= dict(zip(members, map(Tokens, *parts), strict=True))
+        return [found[index] for index in range(len(images))]
+
+    def _encode(self, images: Tensor) -> Tokens:
         pixels = (images.float() - cast(Tensor, self.mean)) / cast(Tensor, self.std)
-        tokens = self.model.forward_features(pixels)
-        prefix = int(self.model.num_prefix_tokens)
         grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
-        return Tokens(torch.unflatten(tokens[:, prefix:], 1, grid), tokens[:, :prefix])
+        prefix = int(self.model.num_prefix_tokens)
+        if self.layers is None:
+            tokens = self.model.forward_features(pixels)
+            patches, prefixes = tokens[:, prefix:], tokens[:, :prefix]
+        else:
+            patches, prefixes = self._intermediates(pixels)
+        return Tokens(patches.unflatten(1, grid), prefixes)
+
+    def _intermediates(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return patch and prefix tokens of `layers`, (B, N, D) and (B, R, D), joined along the channels."""
+        found: Any = self.model.forward_intermediates(
+            pixels,
+            indices=list(self.layers or ()),
+            return_prefix_tokens=True,
+            norm=True,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        if not self.model.num_prefix_tokens:
+            patches = torch.cat(found, dim=-1)
+            return patches, patches[:, :0]
+        patches, prefixes = (torch.cat(side, dim=-1) for side in zip(*found, strict=True))
+        return patches, prefixes
+
+
+def _published(network: Transformer) -> dict[str, Any]:
+    """Return what timm records of a model's published weights."""
+    return cast(dict[str, Any], network.pretrained_cfg)
+
+
+def _check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
+    found = tuple(layer + depth if layer < 0 else layer for layer in layers)
+    if not found or not all(0 <= layer < depth for layer in found) or sorted(set(found)) != list(found):
+        message = (
+            f"expected blocks from {-depth} to {depth - 1} in ascending order, got {list(layers)}: "
+            "set backbone.layers to some of them, or to null for the last"
+        )
+        raise ValueError(message)
+    return found
 
 
 def create_encoder(
@@ -68,6 +154,8 @@ def create_encoder(
     packaged: str | None = None,
     pretrained: bool = True,
     drop_path: float = 0.0,
+    layers: Sequence[int] | None = None,
+    resampling: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Build an encoder and load its weights.
 
@@ -77,38 +165,78 @@ def create_encoder(
     Args:
         model: A timm model name, perhaps with its pretrained tag.
         arch: Arguments of the timm model that differ from its definition.
-        weights_file: Checkpoint to load, in timm's or the original authors' layout.
+        weights_file: Checkpoint to load, in any of the layouts of `paka.weights`.
         packaged: Name of weights shipped inside this package.
         pretrained: False starts from random weights.
         drop_path: Stochastic depth rate of the last block; earlier blocks get proportionally less.
+        layers: Blocks whose outputs are the tokens, see `Encoder`; None takes the last one.
+        resampling: Arguments of `paka.positions.Resampling`, by which position embeddings are brought to other
+            grids; None leaves it to timm.
 
     Raises:
         ValueError: The model is unknown or not a plain vision transformer, or the weights do not fit.
         FileNotFoundError: The weights are missing.
     """
-    options: dict[str, Any] = {
-        "num_classes": 0,
-        "dynamic_img_size": True,
-        "drop_path_rate": drop_path,
-        **(arch or {}),
-    }
-    family = model.partition(".")[0]
-    if not timm.is_model(model):
-        close = ", ".join(timm.list_models(f"*{family}*")[:3]) or "see timm.list_models()"
-        message = f"expected a timm model name, got {model!r}; close: {close}"
-        raise ValueError(message)
-    if not is_model_in_modules(family, ["vision_transformer"]):
-        message = f"expected one of timm's plain vision transformers (class VisionTransformer), got {model!r}"
-        raise ValueError(message)
-    published = pretrained and weights_file is None and packaged is None
-    network = (
-        weights.from_hub(model, options)
-        if published
-        else cast(VisionTransformer, timm.create_model(model, **options))
-    )
+    options = timm_options(arch)
+    _check_model(model)
+    if pretrained and weights_file is None and packaged is None:
+        network = weights.from_hub(model, {**options, "drop_path_rate": drop_path})
+    else:
+        network = _create(model, {**options, "drop_path_rate": drop_path})
+    _check_patches(model, network)
     if weights_file is not None:
         weights.load_file(network, weights_file)
     elif packaged is not None and pretrained:
         weights.load_packaged(network, packaged)
-    config = cast(dict[str, Any], network.pretrained_cfg)
-    return Encoder(network, mean=tuple(config["mean"]), std=tuple(config["std"]))
+    if resampling is not None:
+        _resample(model, network, Resampling(**resampling))
+    config = _published(network)
+    return Encoder(network, mean=tuple(config["mean"]), std=tuple(config["std"]), layers=layers)
+
+
+def timm_options(arch: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of `timm.create_model` that every encoder is made with.
+
+    Without pooling, the final normalisation is applied to the tokens and no unused pooling weights remain.
+
+    Args:
+        arch: Arguments of the timm model that differ from its definition.
+    """
+    return {"num_classes": 0, "global_pool": "", "dynamic_img_size": True, **(arch or {})}
+
+
+def _check_model(model: str) -> None:
+    family = model.partition(".")[0]
+    if not timm.is_model(family):
+        close = ", ".join(timm.list_models(f"*{family}*")[:3]) or "see timm.list_models()"
+        message = f"expected a timm model name, got {model!r}; close: {close}"
+        raise ValueError(message)
+    if not is_model_in_modules(family, ["vision_transformer", "eva", "deit"]):
+        module = timm.model_entrypoint(family).__module__.rpartition(".")[2]
+        message = (
+            f"expected one of timm's plain vision transformers, which give one token per patch of the image at any "
+            f"size, got {model!r} of timm's family {module}: choose one of class VisionTransformer or Eva"
+        )
+        raise ValueError(message)
+
+
+def _create(model: str, options: Mapping[str, Any]) -> Transformer:
+    try:
+        return cast(Transformer, timm.create_model(model, **options))
+    except (TypeError, AssertionError) as error:
+        message = f"expected arguments that {model} takes, got {dict(options)}: {error}; correct backbone.encoder.arch"
+        raise ValueError(message) from error
+
+
+def _check_patches(model: str, network: Transformer) -> None:
+    height, width = network.patch_embed.patch_size
+    if height != width:
+        message = f"expected square patches, got {model} with {height}x{width} pixels: correct backbone.encoder.arch"
+        raise ValueError(message)
+
+
+def _resample(model: str, network: Transformer, resampling: Resampling) -> None:
+    if network.pos_embed is None:
+        message = f"expected a model with absolute position embeddings to resample, {model} has none: set backbone.pos_embed=timm"
+        raise ValueError(message)
+    network.patch_embed.register_forward_hook(AuthorPositions(network, resampling))

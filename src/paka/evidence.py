@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from paka import report, visualize, weights
 from paka.benchmark import Benchmark
-from paka.encoder import Encoder
+from paka.encoder import Encoder, timm_options
 from paka.features import extract, read_images, read_masks
 from paka.protocols import Segmentation
 from paka.provenance import command_line
@@ -62,7 +62,7 @@ def write_evidence(
         loading=loading_lines(cfg, output_dir / "encoder.safetensors"),
         command=command_line(),
     )
-    names = ("encoder.safetensors", "report.md", "results.csv", "metrics.csv", "figures")
+    names = ("encoder.safetensors", "report.md", "results.csv", "metrics.csv", "figures", "skipped.csv")
     paths = {name: output_dir / name for name in names if (output_dir / name).exists()}
     report.closing(scores, paths, next_command())
 
@@ -76,7 +76,7 @@ def next_command() -> str:
 def loading_lines(cfg: DictConfig, path: Path) -> str:
     """Return the three lines that load the exported encoder back into timm."""
     node = cfg.backbone.encoder
-    options = {"num_classes": 0, "dynamic_img_size": True, **(node.arch or {})}
+    options = timm_options(node.arch)
     arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
     return (
         "import timm; from safetensors.torch import load_file\n"

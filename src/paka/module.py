@@ -130,13 +130,11 @@ class PostTraining(L.LightningModule):
         """Encode all views, align and project the tokens of every pair, and project whole views."""
         pairs = torch.cat([batch.global_pairs, batch.local_pairs])
         pairs = pairs if "pairs" in self.reads else pairs[:0]
-        student_globals = _encode(self.student.encoder, batch.globals)
-        student_locals = (
-            _encode(self.student.encoder, batch.locals) if self.reads & {"pairs", "images"} else None
-        )
+        locals_ = batch.locals if self.reads & {"pairs", "images"} else batch.locals[:, :0]
+        student_globals, student_locals = _encode(self.student.encoder, batch.globals, locals_)
         with torch.no_grad():
             needed = len(pairs) or self.reads & {"teacher", "images"}
-            teacher = _encode(self.teacher.encoder, batch.teacher) if needed else None
+            (teacher,) = _encode(self.teacher.encoder, batch.teacher if needed else batch.teacher[:, :0])
         compared = (student_globals, student_locals, teacher) if len(pairs) else (None, None, None)
         matched = self._match(batch, *compared)
         images = len(batch.teacher)
@@ -212,9 +210,10 @@ class PostTraining(L.LightningModule):
         self.teacher.update(self.student, 0.0 if refreshes else now["teacher_momentum"])
 
 
-def _encode(encoder: Encoder, views: Tensor) -> Tokens | None:
-    """Encode (B, V, 3, S, S) views as one batch of B * V; None when V is 0."""
-    return cast(Tokens, encoder(views.flatten(0, 1))) if views.shape[1] else None
+def _encode(encoder: Encoder, *views: Tensor) -> list[Tokens | None]:
+    """Encode sets of views, (B, V, 3, S, S), each as one batch of B * V; None for a set with V of 0."""
+    tokens = iter(encoder([one.flatten(0, 1) for one in views if one.shape[1]]))
+    return [next(tokens) if one.shape[1] else None for one in views]
 
 
 def _area(box: Tensor) -> Tensor:

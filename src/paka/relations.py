@@ -201,7 +201,17 @@ def _whole_views_are_compared(cfg: DictConfig) -> str | None:
     return "augmentation.locals: expected at least 1 with one global and an objective that compares whole views, got 0"
 
 
+def _authors_are_on_record(cfg: DictConfig) -> str | None:
+    if cfg.backbone.pos_embed != "author" or cfg.backbone.resampling.author is not None:
+        return None
+    return (
+        f"backbone.pos_embed: expected timm, because the authors of {cfg.backbone.name} are not known to resample "
+        "otherwise, got 'author'; or set backbone.resampling.author={mode: bicubic, antialias: false}"
+    )
+
+
 RELATIONS = (
+    Relation(("backbone.pos_embed", "backbone.resampling.author"), _authors_are_on_record),
     _at_most("backbone.local_grid", "backbone.global_grid"),
     _at_most("profile.k", "profile.memory"),
     Relation(("augmentation.overlap",), _overlap_is_containment),

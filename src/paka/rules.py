@@ -76,6 +76,10 @@ _NAMES = Rule(
     "a list of at least one name",
     lambda value: isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0,
 )
+_LAYERS = Rule(
+    "null or a list of block numbers in ascending order, as [-4, -1]",
+    lambda value: value is None or (len(value) > 0 and list(value) == sorted({*value})),
+)
 _EVEN = Rule("an even integer of at least 2", lambda value: _at_least(2).holds(value) and value % 2 == 0)
 _ALL_ABOVE_0 = Rule(
     "a list of numbers above 0",
@@ -222,6 +226,8 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _one_of("median", "median_per_side", "fixed"): ("kernel.bandwidth_rule",),
     _one_of("teacher", "student"): ("export",),
     _one_of("val", "test"): ("split",),
+    _one_of("timm", "author"): ("backbone.pos_embed",),
+    _LAYERS: ("backbone.layers",),
     _one_of("class", "mean"): ("image_head.pooling",),
     _some_of("pairs", "globals", "clean", "teacher", "images"): ("objective.reads",),
     _some_of("dim", "tags"): ("objective.told",),

@@ -20,6 +20,10 @@ class Backbone:
     name: str = MISSING
     weights: str | None = MISSING
     pretrained: bool = MISSING
+    layers: list[int] | None = MISSING
+    pos_embed: str = MISSING
+    checkpointing: bool = MISSING
+    resampling: dict[str, Any] = MISSING
     global_grid: int = MISSING
     local_grid: int = MISSING
     batch_size: int = MISSING

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from timm.models import VisionTransformer, group_parameters
+from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from paka.encoder import Encoder
 from paka.precision import in_float32
+from paka.weights import Transformer
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Tuning:
         return self.freeze_blocks + 1 if self.freeze_blocks else 0
 
 
-def parameter_layers(model: VisionTransformer) -> dict[str, int]:
+def parameter_layers(model: Transformer) -> dict[str, int]:
     """Return the layer of every parameter by timm's own grouping.
 
     0 is everything before the blocks and block i is layer i + 1; the final norm counts with the last block, and so

@@ -40,6 +40,7 @@ class Views(NamedTuple):
         possible_pairs: Pairs of each image if all views overlapped, (B,) int64.
         tags: Image-level tags, (B, T) float32 in {0, 1}.
         index: Index of each image in its source, (B,) int64.
+        unreadable: Index of the image that was to be shown there and cannot be read, or -1, (B,) int64.
     """
 
     teacher: Tensor
@@ -52,6 +53,7 @@ class Views(NamedTuple):
     possible_pairs: Tensor
     tags: Tensor
     index: Tensor  # type: ignore[assignment]  # a batch is never searched with tuple.index
+    unreadable: Tensor
 
 
 def render(image: NDArray[Pixels], box: Box, size: tuple[int, int], *, flip: bool = False) -> NDArray[Pixels]:
@@ -309,9 +311,13 @@ def _stack(views: list[NDArray[np.uint8]], side: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.stack(views).transpose(0, 3, 1, 2))
 
 
-def collate(samples: Sequence[tuple[Sample, NDArray[np.bool_], int]]) -> Views:
-    """Stack (sample, tags, index) triples into one batch; pair lists gain their image's position."""
-    views, tags, index = zip(*samples, strict=True)
+Shown = tuple[Sample, NDArray[np.bool_], int, int]
+"""Views of an image, its tags, its index, and the index of an unreadable one that it stands in for, or -1."""
+
+
+def collate(samples: Sequence[Shown]) -> Views:
+    """Stack samples into one batch; pair lists gain their image's position."""
+    views, tags, index, unreadable = zip(*samples, strict=True)
     return Views(
         teacher=_tensor([view.teacher for view in views]),
         globals=_tensor([view.globals for view in views]),
@@ -323,6 +329,7 @@ def collate(samples: Sequence[tuple[Sample, NDArray[np.bool_], int]]) -> Views:
         possible_pairs=torch.tensor([view.possible_pairs for view in views]),
         tags=_tensor(tags).float(),
         index=torch.tensor(index),
+        unreadable=torch.tensor(unreadable),
     )
 
 

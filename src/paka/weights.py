@@ -12,16 +12,19 @@ import safetensors.torch
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.models import VisionTransformer
+from timm.models import Eva, VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
+
+Transformer = VisionTransformer | Eva
+"""timm's two classes of plain vision transformers: Eva is the one with rotary positions."""
 
 ASSETS = resources.files("paka") / "assets"
 WRAPPERS = ("state_dict", "model", "teacher")
 """Keys under which training frameworks wrap a state dict."""
 
 
-def load_file(network: VisionTransformer, path: str | Path) -> None:
+def load_file(network: Transformer, path: str | Path) -> None:
     """Load a checkpoint in timm's or the original authors' layout; every key has to fit.
 
     Args:
@@ -36,7 +39,7 @@ def load_file(network: VisionTransformer, path: str | Path) -> None:
     if not path.is_file():
         message = f"expected encoder weights in {path}, found no such file: check backbone.weights"
         raise FileNotFoundError(message)
-    state = checkpoint_filter_fn(_read(path), network)
+    state = checkpoint_filter_fn(_read(path), network)  # type: ignore[arg-type]
     expected = network.state_dict()
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     misshapen = sorted(
@@ -68,7 +71,7 @@ def _few(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") if keys else "none"
 
 
-def load_packaged(network: VisionTransformer, name: str) -> None:
+def load_packaged(network: Transformer, name: str) -> None:
     """Load weights shipped inside this package, after comparing their SHA-256 with the recorded one.
 
     Raises:
@@ -89,14 +92,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def from_hub(model: str, options: Mapping[str, Any]) -> VisionTransformer:
+def from_hub(model: str, options: Mapping[str, Any]) -> Transformer:
     """Create a timm model with its published weights, from the hub cache or the hub.
 
     Raises:
         FileNotFoundError: The weights are neither cached nor within reach; says the three ways out.
     """
     try:
-        return cast(VisionTransformer, timm.create_model(model, pretrained=True, **options))
+        return cast(Transformer, timm.create_model(model, pretrained=True, **options))
     except (OSError, RuntimeError) as error:
         message = (
             f"the published weights of {model} are neither in the hub cache nor within reach: give a file with "
@@ -106,7 +109,7 @@ def from_hub(model: str, options: Mapping[str, Any]) -> VisionTransformer:
         raise FileNotFoundError(message) from error
 
 
-def save(network: VisionTransformer, path: Path) -> None:
+def save(network: Transformer, path: Path) -> None:
     """Write a transformer's weights as safetensors under timm's own keys."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     safetensors.torch.save_file(state, path, metadata={"format": "pt"})

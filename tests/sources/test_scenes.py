@@ -30,7 +30,7 @@ BLOCK = 8
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenes, "_cores", lambda: 2)
+        patch.setattr(scenes, "available_cores", lambda: 2)
         return Scenes("train", train=IMAGES, cache=tmp_path_factory.mktemp("world"))
 
 
@@ -70,7 +70,7 @@ def test_shards_rendered_in_parallel_hold_the_images_of_their_indices(world: Sce
 def test_a_script_without_a_main_guard_renders_in_parallel(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from paka.sources import scenes\nscenes.SHARD = 2\nscenes._cores = lambda: 2\n"
+        "from paka.sources import scenes\nscenes.SHARD = 2\nscenes.available_cores = lambda: 2\n"
         f"source = scenes.Scenes('val', val=4, size=8, cache={str(tmp_path)!r})\nprint(source.image(1).shape)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)

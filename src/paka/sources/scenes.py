@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from paka.cores import available_cores
 from paka.sources import Source
 from paka.sources.world import CLASSES, WORLD_VERSION, render, render_portrait
 
@@ -160,7 +161,7 @@ class Scenes(Source):
         logger.info("rendering %d %s images of %s into %s", sum(counts), self.split, self.name, self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         jobs = list(zip(missing, counts, strict=True))
-        workers = min(_cores(), len(jobs))
+        workers = min(available_cores(), len(jobs))
         if workers == 1:
             render_shards(self._folder, self._world, jobs)
             return
@@ -210,10 +211,6 @@ def _check_at_least(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
             raise ValueError(f"{name} of scenes must be at least {least}, not {value}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _stem(folder: Path, shard: int, count: int) -> Path:
