@@ -114,5 +114,5 @@ def test_every_option_is_built_and_stepped(
     assert all(value.isfinite().all() for value in module.state_dict().values() if torch.is_tensor(value))
     benchmark = assembly.build_benchmark(cfg, "test")
     if benchmark is not None and group in ("benchmark", "eval", "profile", "data"):
-        segmentations = benchmark.segment(encoder)
-        assert all(found.confusion.sum() > 0 for found in segmentations.values())
+        outcomes = benchmark.run(encoder)
+        assert all(found.counts.sum() > 0 for found in outcomes.values())

@@ -23,8 +23,7 @@ from paka.head import Branch
 from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.sources import Source
-from paka.sources.folder import verify_masks
-from paka.sources.subset import labelled_splits, subset
+from paka.sources.subset import labelled_splits, subset, verify_labels
 from paka.tuning import Tuning
 
 
@@ -112,13 +111,18 @@ def build_benchmark(cfg: DictConfig, split: str, *, query_images: int | None = N
     train, query = labelled_splits(
         build(cfg.benchmark.source), cfg.benchmark.splits, split, seed=cfg.benchmark.subset_seed
     )
-    if not train.classes:
+    has = {"masks": bool(train.classes), "depth": train.has_depth}
+    if not any(has.values()):
         return None
+    if not has[cfg.eval.reads]:
+        other = "depth" if has["depth"] else "dense"
+        message = f"eval: expected protocols that read what {train.name} has, got some that read {cfg.eval.reads}: set eval={other}"
+        raise ValueError(message)
     train = subset(train, limit=None, fraction=cfg.benchmark.labelled, seed=cfg.benchmark.subset_seed)
-    for source in (train, query):
-        verify_masks(source)
-    protocols = {name: build(node) for name, node in cfg.eval.protocols.items()}
     limit = query_images or cfg.profile[f"{split}_images"]
+    for source, count in ((train, cfg.profile.train_images), (query, limit)):
+        verify_labels(source, count)
+    protocols = {name: build(node) for name, node in cfg.eval.protocols.items()}
     return Benchmark(train, query, build(cfg.profile), protocols, cfg.seed, limit)
 
 

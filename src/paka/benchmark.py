@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from paka.encoder import Encoder
 from paka.features import Transform, extract
-from paka.protocols import Profile, Protocol, Segmentation
+from paka.protocols import Outcome, Profile, Protocol
 from paka.scores import Score
 from paka.sources import Source
-from paka.statistics import mean_iou, paired_bootstrap
+from paka.statistics import paired_bootstrap
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Benchmark:
     seed: int
     query_images: int | None = None
 
-    def segment(self, encoder: Encoder, transform: Transform | None = None) -> dict[str, Segmentation]:
+    def run(self, encoder: Encoder, transform: Transform | None = None) -> dict[str, Outcome]:
         """Run every protocol on the encoder's frozen tokens, after an optional training-free `transform`."""
         train, query = (
             extract(encoder, source, grid=self.profile.grid, indices=range(_count(source, limit)))
@@ -50,29 +50,33 @@ class Benchmark:
         }
 
     def compare(
-        self, before: Mapping[str, Segmentation], after: Mapping[str, Segmentation] | None, *, method: str
+        self, before: Mapping[str, Outcome], after: Mapping[str, Outcome] | None, *, method: str
     ) -> list[Score]:
-        """Return one row per protocol: mIoU in percent, and the difference with its 95 % interval."""
+        """Return one row per protocol: its metric in percent, and the difference with its 95 % interval."""
         return [
             self._score(name, before[name], None if after is None else after[name], method)
             for name in self.protocols
         ]
 
-    def _score(self, name: str, before: Segmentation, after: Segmentation | None, method: str) -> Score:
+    def _score(self, name: str, before: Outcome, after: Outcome | None, method: str) -> Score:
         first = percent(before)
         second = delta = low = high = None
         if after is not None:
             second = percent(after)
             interval = paired_bootstrap(
-                before.confusion, after.confusion, resamples=self.profile.bootstrap, seed=self.seed
+                before.counts,
+                after.counts,
+                resamples=self.profile.bootstrap,
+                seed=self.seed,
+                metric=before.metric,
             )
             delta, low, high = second - first, 100.0 * interval.low, 100.0 * interval.high
-        searches = name == "in_context"
+        searches = name.startswith("in_context")
         return Score(
             benchmark=self.query.name,
             protocol=name,
             profile=self.profile.name,
-            metric="mIoU",
+            metric=before.metric.name,
             split=self.query.split,
             seed=self.seed,
             before=first,
@@ -87,9 +91,9 @@ class Benchmark:
         )
 
 
-def percent(segmentation: Segmentation) -> float:
-    """Return the data-set mIoU of a segmentation in percent."""
-    return 100.0 * float(mean_iou(segmentation.confusion.sum(dim=0)))
+def percent(outcome: Outcome) -> float:
+    """Return a protocol's data-set metric in percent."""
+    return 100.0 * float(outcome.metric.of(outcome.counts.sum(dim=0)))
 
 
 def _count(source: Source, limit: int | None) -> int:

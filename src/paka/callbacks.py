@@ -113,8 +113,8 @@ class DenseEvaluation(L.Callback):
             return
         self.evaluated = step
         encoder = cast(Branch, pl_module.get_submodule(self.branch)).encoder
-        segmentations = self.benchmark.segment(encoder)
-        self.scores = {f"val/{name}": percent(found) for name, found in segmentations.items()}
+        outcomes = self.benchmark.run(encoder)
+        self.scores = {f"val/{name}": percent(found) for name, found in outcomes.items()}
         # Logged by hand: what goes through `self.log` is repeated in every later row.
         for logger in trainer.loggers:
             logger.log_metrics(self.scores, step=step)

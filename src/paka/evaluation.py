@@ -42,9 +42,9 @@ def evaluate(cfg: DictConfig) -> float | None:
         "folder": cfg.output_dir,
     }
     report.banner("paka: evaluation of frozen patch tokens", facts)
-    before = benchmark.segment(encoder)
+    before = benchmark.run(encoder)
     changes = cfg.candidate is not None or cfg.features != "none"
-    after = benchmark.segment(candidate, TRANSFORMS[cfg.features]) if changes else None
+    after = benchmark.run(candidate, TRANSFORMS[cfg.features]) if changes else None
     change = "" if not changes else cfg.features if cfg.candidate is None else "candidate"
     scores = benchmark.compare(before, after, method=cfg.method or change)
     write_results(output_dir / "results.csv", scores)

@@ -15,7 +15,7 @@ from paka import report, visualize, weights
 from paka.benchmark import Benchmark
 from paka.encoder import Encoder, timm_options
 from paka.features import extract, read_images, read_masks
-from paka.protocols import Segmentation
+from paka.protocols import Outcome, Segmentation, label_size
 from paka.provenance import command_line
 from paka.scores import Score, changes, write_results
 from paka.statistics import mean_iou
@@ -30,7 +30,7 @@ def write_evidence(
     encoder: Encoder,
     trained: Encoder,
     benchmark: Benchmark | None,
-    before: Mapping[str, Segmentation],
+    before: Mapping[str, Outcome],
 ) -> None:
     """Score the trained encoder, write results, figures and report, and print the closing table.
 
@@ -47,7 +47,7 @@ def write_evidence(
     figures = draw_curves(output_dir)
     scores: list[Score] = []
     if benchmark is not None:
-        after = benchmark.segment(trained)
+        after = benchmark.run(trained)
         scores = benchmark.compare(before, after, method=cfg.method)
         write_results(output_dir / "results.csv", scores)
         visualize.scores_figure(output_dir / "figures" / "scores.png", changes(scores))
@@ -112,22 +112,24 @@ def draw_comparison(
     output_dir: Path,
     benchmark: Benchmark,
     encoders: tuple[Encoder, Encoder],
-    segmentations: tuple[Mapping[str, Segmentation], Mapping[str, Segmentation]],
+    outcomes: tuple[Mapping[str, Outcome], Mapping[str, Outcome]],
 ) -> dict[str, str]:
-    """Draw features and segmentations of evenly spaced images; return captions by file."""
+    """Draw features and outcomes of evenly spaced images; return captions by file."""
     folder = output_dir / "figures"
-    count = len(next(iter(segmentations[0].values())).prediction)
+    count = len(next(iter(outcomes[0].values())).prediction)
     shown = np.linspace(0, count - 1, min(SHOWN, count)).astype(int).tolist()
     source, grid = benchmark.query, benchmark.profile.grid
     features = [extract(encoder, source, grid=grid, indices=shown) for encoder in encoders]
-    size = features[0].labels.shape[1], features[0].labels.shape[2]
+    size = label_size(features[0])
     images = read_images(source, shown, size).permute(0, 2, 3, 1).numpy()
     visualize.features_figure(folder / "features.png", images, *(side.tokens.numpy() for side in features))
     captions = {
         "figures/features.png": "Frozen patch tokens before and after, first three components of one joint PCA."
     }
-    for name in segmentations[0]:
-        before, after = (side[name] for side in segmentations)
+    for name in outcomes[0]:
+        before, after = (side[name] for side in outcomes)
+        if not isinstance(before, Segmentation) or not isinstance(after, Segmentation):
+            continue
         iou = 100.0 * torch.stack([mean_iou(side.confusion[shown]) for side in (before, after)], dim=1)
         visualize.segmentation_figure(
             folder / f"{name}.png",

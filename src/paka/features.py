@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -22,12 +22,14 @@ class DenseFeatures:
     Attributes:
         tokens: Frozen patch tokens, (n, h, w, D) float32 on the CPU.
         labels: Class ids at the pixels the encoder saw, (n, H, W) uint8 with 255 for void.
-        num_classes: Number of classes C.
+        num_classes: Number of classes C; 0 without masks, and labels of (n, 0, 0) then.
+        depth: Depth of the same pixels in metres, (n, H, W) float32 with 0 for unknown; (n, 0, 0) without.
     """
 
     tokens: Tensor
     labels: Tensor
     num_classes: int
+    depth: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0))
 
 
 Transform = Callable[[DenseFeatures, DenseFeatures], tuple[DenseFeatures, DenseFeatures]]
@@ -59,7 +61,13 @@ def extract(
         for images in _image_batches(source, indices, size, batch_size)
     ]
     encoder.train(training)
-    return DenseFeatures(torch.cat(tokens), read_masks(source, indices, size), len(source.classes))
+    none = torch.zeros(len(indices), 0, 0)
+    return DenseFeatures(
+        torch.cat(tokens),
+        read_masks(source, indices, size) if source.classes else none.to(torch.uint8),
+        len(source.classes),
+        read_depth(source, indices, size) if source.has_depth else none,
+    )
 
 
 def read_images(source: Source, indices: Sequence[int], size: tuple[int, int]) -> Tensor:
@@ -77,6 +85,15 @@ def read_masks(source: Source, indices: Sequence[int], size: tuple[int, int]) ->
         cv2.resize(source.mask(index), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for index in indices
     ]
     return torch.from_numpy(np.stack(masks))
+
+
+def read_depth(source: Source, indices: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """Return depth resized to `size` (H, W) by nearest neighbour, as (n, H, W) float32 in metres."""
+    depths = [
+        cv2.resize(source.depth(index), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        for index in indices
+    ]
+    return torch.from_numpy(np.stack(depths))
 
 
 def _image_batches(

@@ -23,7 +23,7 @@ from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
 from paka.evidence import write_evidence
 from paka.module import PostTraining
-from paka.protocols import Segmentation
+from paka.protocols import Outcome
 from paka.provenance import command_line, write_provenance
 from paka.sources import Source
 from paka.tuning import merge
@@ -59,7 +59,7 @@ def post_train(cfg: DictConfig) -> float | None:
     with assembly.finishing(trainer):
         facts = _facts(cfg, module, source, benchmark, _seconds_per_step(module, data, trainer))
         _announce(cfg, facts)
-        before = _segment(benchmark, encoder, first=trainer.is_global_zero)
+        before = _run(benchmark, encoder, first=trainer.is_global_zero)
         trainer.fit(module, data, ckpt_path=cfg.resume, weights_only=True)
         if interrupt.requested:
             _stop(cfg, trainer, output_dir)
@@ -141,9 +141,9 @@ def _seconds_per_step(module: PostTraining, data: PostTrainingData, trainer: L.T
     return (time.perf_counter() - started) * data.accumulate
 
 
-def _segment(benchmark: Benchmark | None, encoder: Encoder, *, first: bool) -> dict[str, Segmentation]:
+def _run(benchmark: Benchmark | None, encoder: Encoder, *, first: bool) -> dict[str, Outcome]:
     """Run the protocols on the first process; the others have nothing to do with the result."""
-    return {} if benchmark is None or not first else benchmark.segment(encoder)
+    return {} if benchmark is None or not first else benchmark.run(encoder)
 
 
 def _stop(cfg: DictConfig, trainer: L.Trainer, output_dir: Path) -> None:

@@ -226,6 +226,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _one_of("median", "median_per_side", "fixed"): ("kernel.bandwidth_rule",),
     _one_of("teacher", "student"): ("export",),
     _one_of("val", "test"): ("split",),
+    _one_of("masks", "depth"): ("eval.reads",),
     _one_of("timm", "author"): ("backbone.pos_embed",),
     _LAYERS: ("backbone.layers",),
     _one_of("class", "mean"): ("image_head.pooling",),

@@ -161,6 +161,7 @@ class Eval:
 
     every: int | None = MISSING
     subset: int = MISSING
+    reads: str = MISSING
     protocols: dict[str, Any] = MISSING
 
 

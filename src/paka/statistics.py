@@ -1,7 +1,8 @@
-"""Segmentation statistics: confusion counts per image, data-set mIoU, paired bootstrap."""
+"""Statistics of dense predictions: counts per image, data-set metrics of their sums, paired bootstrap."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from paka.sources import VOID
 
 
 class Interval(NamedTuple):
-    """A 95 % confidence interval, in units of mIoU in [0, 1]."""
+    """A 95 % confidence interval, in units of the metric, in [0, 1]."""
 
     low: float
     high: float
@@ -71,17 +72,44 @@ def mean_iou(confusion: Tensor) -> Tensor:
     return iou.sum(dim=-1) / occurs.sum(dim=-1)
 
 
-def paired_bootstrap(before: Tensor, after: Tensor, *, resamples: int, seed: int) -> Interval:
-    """Return the 95 % percentile interval of the difference in data-set mIoU over resampled images.
+def share(counts: Tensor) -> Tensor:
+    """Return the share of hits in pooled counts of hits and of all, (..., 2), as (...) float64; NaN of none."""
+    return counts[..., 0].double() / counts[..., 1].double()
+
+
+class Metric(NamedTuple):
+    """A number in [0, 1] that counts summed over images have; more is better.
+
+    Attributes:
+        name: As results print it.
+        of: The number, of counts (..., *count) to (...).
+        truth: What of the counts depends on the images alone, so that two predictions of them agree in it.
+    """
+
+    name: str
+    of: Callable[[Tensor], Tensor]
+    truth: Callable[[Tensor], Tensor]
+
+
+MIOU = Metric("mIoU", mean_iou, lambda counts: counts.sum(dim=-1))
+DELTA1 = Metric("delta1", share, lambda counts: counts[..., 1])
+"""Share of the pixels whose depth is estimated within a factor of 1.25 (Eigen et al., 2014, arXiv 1406.2283)."""
+
+
+def paired_bootstrap(
+    before: Tensor, after: Tensor, *, resamples: int, seed: int, metric: Metric = MIOU
+) -> Interval:
+    """Return the 95 % percentile interval of the difference in a metric over resampled images.
 
     Both sides are resampled together, so what makes an image hard cancels (Efron and Tibshirani, 1993).
-    Resamples without a single labelled pixel have no mIoU and are left out; NaN if that leaves none.
+    Resamples without a single labelled pixel have no score and are left out; NaN if that leaves none.
 
     Args:
-        before: Counts per image, (n, C, C).
-        after: Counts of the same images, (n, C, C).
+        before: Counts per image, (n, *count).
+        after: Counts of the same images.
         resamples: Number of resamples.
         seed: Seed of the resampling.
+        metric: What is computed of the counts.
 
     Raises:
         ValueError: There is no image or no resample, or the two sides do not describe the same images.
@@ -89,8 +117,8 @@ def paired_bootstrap(before: Tensor, after: Tensor, *, resamples: int, seed: int
     if min(len(before), resamples) < 1:
         message = f"expected at least one image and one resample, got {len(before)} and {resamples}"
         raise ValueError(message)
-    if not torch.equal(before.sum(dim=-1), after.sum(dim=-1)):
-        message = "expected confusions of the same images before and after, got different true class counts"
+    if not torch.equal(metric.truth(before), metric.truth(after)):
+        message = "expected counts of the same images before and after, got different true class counts"
         raise ValueError(message)
     n = len(before)
     generator = torch.Generator().manual_seed(seed)
@@ -99,6 +127,6 @@ def paired_bootstrap(before: Tensor, after: Tensor, *, resamples: int, seed: int
         1, drawn, torch.ones(resamples, n, dtype=torch.float64)
     )
     pooled = [(times @ side.double().flatten(1)).view(-1, *side.shape[1:]) for side in (before, after)]
-    difference = mean_iou(pooled[1]) - mean_iou(pooled[0])
+    difference = metric.of(pooled[1]) - metric.of(pooled[0])
     low, high = torch.nanquantile(difference, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(low, high)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
+from paka.statistics import DELTA1, MIOU
 
 COUNTS = (
     "memory",
@@ -113,11 +114,34 @@ class Segmentation:
         prediction: Predicted class ids, (n, H, W) uint8.
     """
 
+    metric = MIOU
     confusion: Tensor
     prediction: Tensor
 
+    @property
+    def counts(self) -> Tensor:
+        """What the metric is computed from once it is summed over images."""
+        return self.confusion
 
-Protocol = Callable[..., Segmentation]
+
+@dataclass(frozen=True)
+class DepthEstimate:
+    """The depth that a protocol gave to the pixels of n images.
+
+    Attributes:
+        counts: Pixels estimated within a factor of 1.25, and pixels of known depth, (n, 2) int64.
+        prediction: Estimated depth, (n, H, W) float32 in metres.
+    """
+
+    metric = DELTA1
+    counts: Tensor
+    prediction: Tensor
+
+
+Outcome = Segmentation | DepthEstimate
+"""What a protocol returns: counts per image, and the metric that sums of them give."""
+
+Protocol = Callable[..., Outcome]
 """`protocol(train, query, profile, *, seed)`: reads `DenseFeatures` of both, scores the query images."""
 
 
@@ -131,5 +155,6 @@ def upsampled_argmax(maps: Tensor, size: tuple[int, int], *, images: int = 16) -
 
 
 def label_size(features: DenseFeatures) -> tuple[int, int]:
-    """Return height and width of the labels."""
-    return features.labels.shape[1], features.labels.shape[2]
+    """Return height and width of the labels, or of the depth."""
+    truth = features.labels if features.num_classes else features.depth
+    return truth.shape[1], truth.shape[2]

@@ -27,7 +27,7 @@ class Memory:
 
     Attributes:
         keys: Tokens of norm 1, (M, D).
-        values: Class shares among each patch's labelled pixels, (M, C).
+        values: What the neighbours of a patch are asked for, (M, C): here its class shares among labelled pixels.
     """
 
     keys: Tensor
@@ -47,20 +47,29 @@ def in_context(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, 
         ValueError: The memory has no room for a patch of each training image, or holds fewer than k patches.
     """
     memory = build_memory(train, size=profile.memory, seed=seed)
+    check_memory(memory, profile)
+    size = label_size(query)
+    prediction = torch.cat(
+        [upsampled_argmax(vote_maps(part, memory, profile), size) for part in query.tokens.split(IMAGES)]
+    )
+    return Segmentation(confusion_matrices(prediction, query.labels, query.num_classes), prediction)
+
+
+def check_memory(memory: Memory, profile: Profile) -> None:
+    """Raise unless there are k neighbours to be found.
+
+    Raises:
+        ValueError: The memory holds fewer than k patches.
+    """
     if len(memory.keys) < profile.k:
         message = (
             f"expected a memory of at least k={profile.k} patches, got {len(memory.keys)}: lower profile.k"
         )
         raise ValueError(message)
-    size = label_size(query)
-    prediction = torch.cat(
-        [upsampled_argmax(_vote_maps(part, memory, profile), size) for part in query.tokens.split(IMAGES)]
-    )
-    return Segmentation(confusion_matrices(prediction, query.labels, query.num_classes), prediction)
 
 
-def _vote_maps(tokens: Tensor, memory: Memory, profile: Profile) -> Tensor:
-    """Turn tokens (n, h, w, D) into maps of class shares (n, C, h, w)."""
+def vote_maps(tokens: Tensor, memory: Memory, profile: Profile) -> Tensor:
+    """Turn tokens (n, h, w, D) into maps of the memory's values, (n, C, h, w)."""
     queries = F.normalize(tokens.flatten(0, 2), dim=1)
     votes = vote(queries, memory, k=profile.k, temperature=profile.temperature)
     return votes.view(*tokens.shape[:3], -1).permute(0, 3, 1, 2)

@@ -133,17 +133,6 @@ class Folder(ImageFiles):
         return mask
 
 
-def verify_masks(source: Source) -> None:
-    """Read every mask of a source once, so that a bad one is named before any time is spent.
-
-    Raises:
-        LookupError: The source has no masks.
-        ValueError: A mask cannot be read, has another size than its image, or an id of no class.
-    """
-    for index in range(len(source)):
-        source.mask(index)
-
-
 def check_split(split: str, known: Sequence[str] = SPLITS) -> str:
     """Return `split` if it is a known one.
 

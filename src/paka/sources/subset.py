@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paka.cores import available_cores
 from paka.sources import Source
 
 HELD_OUT = 10
@@ -26,6 +28,7 @@ class Subset(Source):
     def __init__(self, source: Source, indices: NDArray[np.int64], *, split: str | None = None) -> None:
         self.source, self.indices = source, indices
         self.name, self.split, self.tag_names = source.name, split or source.split, source.tag_names
+        self.has_depth = source.has_depth
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -111,3 +114,20 @@ def labelled_splits(
     count = max(1, len(train) // HELD_OUT)
     held, rest = np.sort(order[:count]), np.sort(order[count:])
     return Subset(train, rest), Subset(train, held, split=f"{train.split}, held out")
+
+
+def verify_labels(source: Source, count: int | None = None) -> None:
+    """Read the masks or depths of the first `count` images once, so that a bad one is named before any time is spent.
+
+    Args:
+        source: Labelled images.
+        count: How many of them; None for all.
+
+    Raises:
+        ValueError: One cannot be read, has another size than its image, or an id of no class.
+        FileNotFoundError: One is missing.
+    """
+    read: Callable[[int], object] = source.mask if source.classes else source.depth
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for _ in pool.map(read, range(len(source) if count is None else min(count, len(source)))):
+            pass

@@ -1,0 +1,90 @@
+"""In-context depth: the depth of each patch by its nearest neighbours in a memory of patches of known depth.
+
+The Hummingbird protocol (Balazevic et al., 2023, arXiv 2306.01667), with pixels of unknown depth left out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from paka.features import DenseFeatures
+from paka.protocols import DepthEstimate, Profile, label_size
+from paka.protocols.in_context import IMAGES, Memory, check_memory, vote_maps
+
+
+def in_context_depth(
+    train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int
+) -> DepthEstimate:
+    """Estimate the depth of the query images as the softmax-weighted mean of each patch's k nearest memory patches.
+
+    Args:
+        train: Where the memory is taken from.
+        query: What is estimated.
+        profile: Reads `memory`, `k` and `temperature`.
+        seed: Seed of the patches that are kept.
+
+    Raises:
+        ValueError: The memory has no room for a patch of each training image, or holds fewer than k patches.
+    """
+    memory = build_memory(train, size=profile.memory, seed=seed)
+    check_memory(memory, profile)
+    size = label_size(query)
+    prediction = torch.cat(
+        [
+            F.interpolate(vote_maps(part, memory, profile), size=size, mode="bilinear", align_corners=False)
+            for part in query.tokens.split(IMAGES)
+        ]
+    ).squeeze(1)
+    return DepthEstimate(close_counts(prediction, query.depth), prediction)
+
+
+def build_memory(train: DenseFeatures, *, size: int, seed: int) -> Memory:
+    """Keep an equal number of random patches per training image, with the mean of their known depths in metres.
+
+    Args:
+        train: Training features.
+        size: Patches to keep at most.
+        seed: Seed of the choice.
+
+    Raises:
+        ValueError: There are more training images than `size`.
+    """
+    n, h, w, _ = train.tokens.shape
+    if size < n:
+        message = (
+            f"expected room for a patch of each of the {n} training images, got profile.memory={size}:"
+            " raise it or lower profile.train_images"
+        )
+        raise ValueError(message)
+    depth, known = patch_depths(train)
+    draws = torch.rand(n, h * w, generator=torch.Generator().manual_seed(seed)).masked_fill(~known, torch.inf)
+    chosen = draws.topk(min(size // n, h * w), largest=False).indices.sort(dim=1).values
+    flat = (chosen + h * w * torch.arange(n)[:, None])[known.gather(1, chosen)]
+    keys = F.normalize(train.tokens.flatten(0, 2)[flat], dim=1)
+    return Memory(keys, depth.flatten()[flat][:, None])
+
+
+def patch_depths(features: DenseFeatures) -> tuple[Tensor, Tensor]:
+    """Return each patch's mean known depth in metres and whether it has any, (n, h * w) float32 and bool."""
+    n, h, w, _ = features.tokens.shape
+    height, width = label_size(features)
+    blocks = features.depth.view(n, h, height // h, w, width // w).transpose(2, 3).reshape(n, h * w, -1)
+    pixels = (blocks > 0).sum(dim=2)
+    return blocks.sum(dim=2) / pixels.clamp_min(1), pixels > 0
+
+
+def close_counts(prediction: Tensor, depth: Tensor) -> Tensor:
+    """Count per image the pixels of known depth that are estimated within a factor of 1.25, and all of them.
+
+    Args:
+        prediction: Estimated depth, (n, H, W) in metres.
+        depth: True depth, (n, H, W) in metres, 0 where it is not known.
+
+    Returns:
+        (n, 2) int64: close pixels, known pixels.
+    """
+    known = depth > 0
+    factor = torch.maximum(prediction / depth.clamp_min(1e-6), depth / prediction.clamp_min(1e-6))
+    return torch.stack([(known & (factor < 1.25)).flatten(1).sum(dim=1), known.flatten(1).sum(dim=1)], dim=1)

@@ -1,0 +1,75 @@
+"""In-context depth: counts in closed form, the ceiling with oracle features, chance with noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tests.protocols.synthetic import PROFILE
+
+from paka.features import DenseFeatures
+from paka.protocols.in_context_depth import build_memory, close_counts, in_context_depth, patch_depths
+from paka.statistics import DELTA1, paired_bootstrap
+
+NONE = torch.zeros(24, 0, 0, dtype=torch.uint8)
+
+
+def planes(kind: str, *, seed: int = 0) -> DenseFeatures:
+    """24 images of 24 x 24 pixels with a depth of 1 to 10 m per patch, a tenth of the pixels unknown."""
+    generator = torch.Generator().manual_seed(seed)
+    patches = 1 + 9 * torch.rand(24, 6, 6, generator=generator)
+    depth = patches.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    depth = depth.masked_fill(torch.rand(depth.shape, generator=generator) < 0.1, 0.0)
+    angle = patches / 10 * torch.pi
+    oracle = torch.stack([angle.cos(), angle.sin()], dim=-1)
+    noise = torch.randn(24, 6, 6, 2, generator=generator)
+    return DenseFeatures(oracle if kind == "oracle" else noise, NONE, 0, depth)
+
+
+def delta1(kind: str) -> float:
+    estimate = in_context_depth(planes(kind), planes(kind, seed=1), PROFILE, seed=0)
+    return float(DELTA1.of(estimate.counts.sum(dim=0)))
+
+
+def test_oracle_features_reach_the_ceiling_and_noise_is_at_chance() -> None:
+    # Upsampling between patches of unrelated depth costs the oracle most of what it loses.
+    assert delta1("oracle") > 0.55
+    depths = np.random.default_rng(0).uniform(1, 10, 10_000)
+    chance = np.mean(np.maximum(depths.mean() / depths, depths / depths.mean()) < 1.25)
+    assert delta1("noise") == pytest.approx(chance, abs=0.05)
+
+
+def test_close_pixels_are_those_within_a_factor() -> None:
+    depth = torch.tensor([[[1.0, 2.0], [4.0, 0.0]]])
+    prediction = torch.tensor([[[1.24, 1.61], [2.0, 3.0]]])
+    assert close_counts(prediction, depth).tolist() == [[2, 3]]
+    assert close_counts(depth, depth).tolist() == [[3, 3]]
+    assert close_counts(torch.zeros(1, 2, 2), depth).tolist() == [[0, 3]]
+
+
+def test_the_depth_of_a_patch_is_the_mean_of_what_is_known() -> None:
+    depth = torch.zeros(1, 4, 4)
+    depth[0, 0, 0], depth[0, 1, 1] = 2.0, 4.0
+    features = DenseFeatures(torch.zeros(1, 2, 2, 3), torch.zeros(1, 0, 0, dtype=torch.uint8), 0, depth)
+    depths, known = patch_depths(features)
+    assert depths.tolist() == [[3.0, 0.0, 0.0, 0.0]]
+    assert known.tolist() == [[True, False, False, False]]
+
+
+def test_the_memory_holds_patches_of_known_depth_alone() -> None:
+    train = planes("oracle")
+    train.depth[:, :12] = 0.0
+    memory = build_memory(train, size=24 * 30, seed=0)
+    assert len(memory.keys) == 24 * 18
+    assert (memory.values > 0).all()
+    assert build_memory(train, size=24 * 2, seed=0).values.shape == (48, 1)
+    with pytest.raises(ValueError, match=r"room for a patch of each of the 24 training images"):
+        build_memory(train, size=23, seed=0)
+
+
+def test_its_interval_is_that_of_the_share() -> None:
+    before = torch.tensor([[5, 10], [5, 10], [5, 10]])
+    after = torch.tensor([[8, 10], [8, 10], [8, 10]])
+    assert paired_bootstrap(before, after, resamples=20, seed=0, metric=DELTA1) == pytest.approx((0.3, 0.3))
+    with pytest.raises(ValueError, match="expected counts of the same images"):
+        paired_bootstrap(before, after + torch.tensor([0, 1]), resamples=20, seed=0, metric=DELTA1)
