@@ -9,7 +9,9 @@ from paka.config import CONF_DIR
 
 GROUPS = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
-ROOTED = {"folder", "camvid", "coco", "imagenet"}
+LABELLED = {"voc", "ade20k", "coco_stuff", "coco_things", "cityscapes", "pascal_context", "nyu"}
+"""Data sets of the field that are tested on miniatures of them."""
+ROOTED = {"folder", "camvid", "coco", "imagenet"} | LABELLED
 TOGETHER = [{"image_level", "image_tags"}, {"masked", "masked_features"}]
 """Options of the groups augmentation and objective that need each other."""
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
-from tests.configurations import OPTIONS, choosing, composed
+from tests.configurations import LABELLED, OPTIONS, choosing, composed
 from torch import distributed
 
 from paka import assembly
+from paka.config import build
 
 ARCH = "{embed_dim: 32, depth: 3, num_heads: 2, img_size: 56}"
 SMALL = [
@@ -65,6 +66,8 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 Image.fromarray(pixels).save(root / place / f"{index:012d}.{ending}")
             (root / "masks" / split).mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask).save(root / "masks" / split / f"{index:012d}.png")
+    for name in LABELLED:
+        build(composed(f"data={name}", "data.root=x").data.miniature)(root / name, images=10)
     return root
 
 
@@ -75,7 +78,7 @@ def test_every_option_is_built_and_stepped(
     monkeypatch.setenv("PAKA_CACHE", str(trees / "cache"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     overrides = [
-        *choosing(group, option, str(trees)),
+        *choosing(group, option, str(trees / option if option in LABELLED else trees)),
         *SMALL,
         f"output_dir={tmp_path}",
         "run_name=test",

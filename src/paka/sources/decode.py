@@ -95,3 +95,22 @@ def _unreadable(kind: str, path: str | os.PathLike[str], reason: str) -> str:
 def _unopened(path: str | os.PathLike[str], error: OSError) -> str:
     reason = error.strerror or error
     return f"cannot open {path}, expected to be a readable file: {reason}; restore it or its folder"
+
+
+def read_depth(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """Decode a depth map of 16-bit millimetres as metres, (H, W) float32 with 0 where depth is not known.
+
+    Raises:
+        FileNotFoundError: The file cannot be opened.
+        ValueError: The file is not a PNG of one 16-bit channel, or it is truncated or corrupt.
+    """
+    data = _read_bytes(path)
+    if not data.startswith(_PNG_SIGNATURE) or data[24:26] != b"\x10\x00":
+        raise ValueError(
+            _unreadable("depth map", path, "it is not a PNG of one 16-bit channel, in millimetres")
+        )
+    try:
+        with Image.open(io.BytesIO(data)) as depth:
+            return np.array(depth, dtype=np.uint16).astype(np.float32) / np.float32(1000)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(_unreadable("depth map", path, str(error))) from error
