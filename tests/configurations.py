@@ -28,6 +28,9 @@ def choosing(group: str, option: str, root: str = "x") -> list[str]:
             return [f"augmentation={augmentation}", f"objective={objective}"]
     if (group, option) == ("backbone", "timm"):
         return ["backbone=timm", "backbone.name=deit3_small_patch16_224.fb_in1k"]
+    if option in ("nyu", "depth"):
+        chosen = group if option == "nyu" else "benchmark"
+        return [f"{chosen}=nyu", f"{chosen}.root={root}", "eval=depth"]
     roots = [f"{group}.root={root}"] if group in ("data", "benchmark") and option in ROOTED else []
     if group == "experiment" and option in ("camvid", "paper"):
         roots = [f"data.root={root}"]

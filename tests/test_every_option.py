@@ -71,6 +71,12 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def _root(trees: Path, option: str) -> Path:
+    """Return where the files of an option are."""
+    name = "nyu" if option == "depth" else option
+    return trees / name if name in LABELLED else trees
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_is_built_and_stepped(
     group: str, option: str, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,7 +84,7 @@ def test_every_option_is_built_and_stepped(
     monkeypatch.setenv("PAKA_CACHE", str(trees / "cache"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     overrides = [
-        *choosing(group, option, str(trees / option if option in LABELLED else trees)),
+        *choosing(group, option, str(_root(trees, option))),
         *SMALL,
         f"output_dir={tmp_path}",
         "run_name=test",

@@ -15,9 +15,8 @@ from tests.configurations import LABELLED, composed
 
 from paka.config import build
 from paka.sources import VOID
-from paka.sources.folder import verify_masks
 from paka.sources.labelled import LabelledImages, id_table
-from paka.sources.subset import labelled_splits
+from paka.sources.subset import labelled_splits, verify_labels
 
 MASKED = sorted(LABELLED - {"nyu"})
 PUBLISHED = {
@@ -94,7 +93,7 @@ def test_ids_are_those_of_classes(written: Path, name: str, classes: int) -> Non
     assert len(source.classes) == classes == len(set(source.classes))
     assert found - {VOID} <= set(range(classes))
     assert len(found) > 0.9 * classes  # some of many small shapes are covered by others
-    verify_masks(source)
+    verify_labels(source)
 
 
 @pytest.mark.parametrize("name", sorted(LABELLED))

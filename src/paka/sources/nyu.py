@@ -19,6 +19,8 @@ SPLITS = {"train": 795, "test": 654}
 class NYU(PairedImages):
     """Images with the depth of their sensor in metres; no classes. Scores leave out the frame around the images."""
 
+    has_depth = True
+
     def __init__(self, split: str, *, root: str | os.PathLike[str], name: str = "nyu") -> None:
         """Pair the images and depth maps of one split, as BTS (Lee et al. 2019) lays them out.
 
