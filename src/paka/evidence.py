@@ -43,7 +43,7 @@ def write_evidence(
         before: What the protocols made of `encoder`.
     """
     output_dir = Path(cfg.output_dir)
-    weights.save(trained.model, output_dir / "encoder.safetensors")
+    weights.save(trained.model, output_dir / "encoder.safetensors", **_facts_of(cfg, trained))
     figures = draw_curves(output_dir)
     scores: list[Score] = []
     if benchmark is not None:
@@ -65,6 +65,15 @@ def write_evidence(
     names = ("encoder.safetensors", "report.md", "results.csv", "metrics.csv", "figures", "skipped.csv")
     paths = {name: output_dir / name for name in names if (output_dir / name).exists()}
     report.closing(scores, paths, next_command())
+
+
+def _facts_of(cfg: DictConfig, trained: Encoder) -> dict[str, str]:
+    """Return what has to travel with the weights to use them, and to be allowed to."""
+    return {
+        "timm_model": cfg.backbone.encoder.model,
+        "licence_of_start": trained.licence,
+        "pos_embed": str(cfg.backbone.encoder.resampling or "timm"),
+    }
 
 
 def next_command() -> str:

@@ -109,7 +109,13 @@ def from_hub(model: str, options: Mapping[str, Any]) -> Transformer:
         raise FileNotFoundError(message) from error
 
 
-def save(network: Transformer, path: Path) -> None:
-    """Write a transformer's weights as safetensors under timm's own keys."""
+def save(network: Transformer, path: Path, **facts: str) -> None:
+    """Write a transformer's weights as safetensors under timm's own keys.
+
+    Args:
+        network: The transformer.
+        path: The file.
+        facts: What goes into the file's metadata, such as its licence.
+    """
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    safetensors.torch.save_file(state, path, metadata={"format": "pt"})
+    safetensors.torch.save_file(state, path, metadata={"format": "pt", **facts})
