@@ -23,15 +23,14 @@ from paka.head import Branch
 from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.sources import Source
-from paka.sources.subset import labelled_splits, subset, verify_labels
+from paka.sources.subset import labelled_splits, open_images, subset, verify_labels
 from paka.tuning import Tuning
 
 
 def build_source(cfg: DictConfig) -> Source:
     """Return the images that are post-trained on."""
-    data = cfg.data
-    whole: Source = build(data.source)(split=data.split)
-    return subset(whole, limit=data.limit, fraction=data.fraction, seed=data.subset_seed)
+    chosen = {key: cfg.data[key] for key in ("split", "limit", "fraction", "subset_seed")}
+    return open_images(build(cfg.data.source), **chosen)
 
 
 def build_encoder(cfg: DictConfig) -> Encoder:

@@ -210,7 +210,15 @@ def _authors_are_on_record(cfg: DictConfig) -> str | None:
     )
 
 
+def _parts_have_weights(cfg: DictConfig) -> str | None:
+    parts, weights = sorted(cfg.data.parts), cfg.data.weights
+    if parts == sorted(weights) and all(weight > 0 for weight in weights.values()):
+        return None
+    return f"data.weights: expected a number above 0 for each of {', '.join(parts)}, got {weights}"
+
+
 RELATIONS = (
+    Relation(("data.parts", "data.weights"), _parts_have_weights),
     Relation(("backbone.pos_embed", "backbone.resampling.author"), _authors_are_on_record),
     _at_most("backbone.local_grid", "backbone.global_grid"),
     _at_most("profile.k", "profile.memory"),

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from paka.sources.decode import read_mask
-from paka.sources.folder import Folder, list_files
+from paka.sources.folder import Folder
+from paka.sources.listing import list_files
 from paka.sources.subset import verify_labels
 
 Write = Callable[..., Path]
@@ -40,7 +41,9 @@ def test_every_image_format_below_the_split_is_listed_in_order(tmp_path: Path, w
     (tmp_path / "images/train/._a.png").write_bytes(b"hidden companion of a.png")
     write_image(tmp_path / "images/train/.cache/a.png")
     source = Folder("train", root=tmp_path)
-    listed = [source.path(i).relative_to(tmp_path / "images/train").as_posix() for i in range(len(source))]
+    listed = [
+        source.files.path(i).relative_to(tmp_path / "images/train").as_posix() for i in range(len(source))
+    ]
     assert listed == ["B.bmp", "a.webp", "a10.png", "a2.Png", "b/a/deep.jpeg", "b/z.JPG", "ä.png"]
     assert all(source.image(i).shape == (8, 12, 3) for i in range(len(source)))
 
@@ -82,7 +85,10 @@ def test_masks_pair_by_relative_stem(tmp_path: Path, write_image: Write, write_m
         write_image(tmp_path / f"images/val/{stem}.jpg")
         write_mask(tmp_path / f"masks/val/{stem}.{'PNG' if index == 0 else 'png'}", index)
     source = Folder("val", root=tmp_path)
-    found = {source.path(i).name + source.path(i).parent.name: int(source.mask(i)[0, 0]) for i in range(4)}
+    found = {
+        source.files.path(i).name + source.files.path(i).parent.name: int(source.mask(i)[0, 0])
+        for i in range(4)
+    }
     assert found == {"a.jpgval": 0, "a-b.jpgval": 1, "a.jpgs": 2, "s.t.jpgval": 3}
 
 
@@ -117,7 +123,7 @@ def test_unlabelled_folder(write_folder: Write) -> None:
 def test_a_pickled_source_is_the_same(write_folder: Write) -> None:
     source = Folder("train", root=write_folder({"train": 3}))
     copy = pickle.loads(pickle.dumps(source))
-    np.testing.assert_array_equal(copy.files, source.files)
+    np.testing.assert_array_equal(copy.files.names, source.files.names)
     np.testing.assert_array_equal(copy.mask(2), source.mask(2))
 
 
@@ -130,9 +136,7 @@ def test_missing_root(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"data root .*gone does not exist: expected .*images/train/"):
         Folder("train", root=tmp_path / "gone")
     (tmp_path / "file").touch()
-    with pytest.raises(
-        FileNotFoundError, match=r"data root .*file is not a folder: expected .*images/train/"
-    ):
+    with pytest.raises(ValueError, match=r"expected a folder, a \.zip or a \.tar of images, got .*file:"):
         Folder("train", root=tmp_path / "file")
 
 
@@ -141,15 +145,13 @@ def test_missing_split(write_folder: Write, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no images/test/: found train, val in .*images;"):
         Folder("test", root=root)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"has no images/train/: found nothing in .*empty;"):
+    with pytest.raises(FileNotFoundError, match=r".*empty holds no images: expected files of the kinds"):
         Folder("train", root=tmp_path / "empty")
 
 
 def test_empty_split(tmp_path: Path) -> None:
     (tmp_path / "images/train").mkdir(parents=True)
-    with pytest.raises(
-        FileNotFoundError, match=r"folder .*images/train holds no images: expected .*\.jpg.*\.webp"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"images/train holds no images: expected .*\.jpg.*\.webp"):
         Folder("train", root=tmp_path)
 
 
@@ -224,4 +226,26 @@ def test_camvid(split: str, count: int) -> None:
     verify_labels(source)
     largest = max(int(mask[mask != 255].max()) for mask in map(source.mask, range(0, count, 10)))
     assert largest == len(source.classes) - 1
-    assert read_mask(CAMVID / f"masks/{split}/{source.path(0).stem}.png").shape == (360, 480)
+    assert read_mask(CAMVID / f"masks/{split}/{source.files.path(0).stem}.png").shape == (360, 480)
+
+
+def test_any_folder_of_images_is_one_to_train_on(tmp_path: Path, write_image: Write) -> None:
+    for name in ("2021/a.jpg", "2022/summer/b.png", "c.tif"):
+        write_image(tmp_path / name)
+    source = Folder("train", root=tmp_path)
+    assert [name.decode() for name in source.files.names] == ["2021/a.jpg", "2022/summer/b.png", "c.tif"]
+    assert source.classes == ()
+    with pytest.raises(FileNotFoundError, match=r"has no images/test/: found 2021, 2022, c\.tif"):
+        Folder("test", root=tmp_path)
+
+
+def test_photographs_are_turned_upright_unless_they_have_masks(tmp_path: Path, write_mask: Write) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    for root in (tmp_path / "plain", tmp_path / "labelled/images/train"):
+        root.mkdir(parents=True)
+        Image.new("RGB", (12, 8)).save(root / "a.jpg", exif=exif)
+    write_mask(tmp_path / "labelled/masks/train/a.png", 0)
+    assert Folder("train", root=tmp_path / "plain").image(0).shape == (12, 8, 3)
+    labelled = Folder("train", root=tmp_path / "labelled")
+    assert labelled.image(0).shape[:2] == labelled.mask(0).shape == (8, 12)

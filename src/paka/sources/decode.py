@@ -1,39 +1,174 @@
-"""Decoding of image and mask files: exact pixels out, or an error that names the file."""
+"""Decoding of image and label files: pixels out, or an error that names the file."""
 
 from __future__ import annotations
 
 import io
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from paka.sources import VOID
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 """Endings of the files taken for images, in lower case; matched in any case."""
+
+LONGEST_SIDE = 8192
+"""Longer images are decoded at a reduced size, as far as their format has any."""
+
+MOST_PIXELS = 178_956_970
+"""Pillow's limit above which it takes a file for a decompression bomb."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = {0: "grayscale", 2: "RGB", 3: "palette", 4: "grayscale-alpha", 6: "RGBA"}
-# EXIF orientation is ignored, because masks carry none and are drawn over the stored pixels.
-_READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_WITHOUT_8_BIT = ("F", "I")
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Decode an image file as RGB, (H, W, 3) uint8, ignoring its EXIF orientation.
+class Header(NamedTuple):
+    """What a file says of its image before it is decoded."""
+
+    width: int
+    height: int
+    mode: str
+
+
+def decode_image(data: bytes, item: str, *, oriented: bool = False) -> NDArray[np.uint8]:
+    """Decode an image as RGB, (H, W, 3) uint8; transparency is dropped, 16 bits become 8.
+
+    A JPEG with a side above 8,192 pixels is decoded at a half, a quarter or an eighth of its size, and what is still
+    larger is shrunk to it.
+
+    Args:
+        data: Content of the file.
+        item: What the image is called in messages.
+        oriented: Whether it is turned as its EXIF orientation says; masks carry none and are drawn over the stored
+            pixels, so images with masks are not.
+
+    Raises:
+        ValueError: It is empty, truncated, corrupt, no image, has values that are no 8 or 16 bits, or is so large that it
+            may be a decompression bomb.
+    """
+    header = _header(data)
+    if header is not None and header.mode in _WITHOUT_8_BIT and not data.startswith(_PNG_SIGNATURE):
+        reason = f"its values are of Pillow's mode {header.mode}, 8 or 16 unsigned bits were expected"
+        raise ValueError(_unreadable("image", item, reason))
+    scale = _scale(data, header, item)
+    if not _is_whole(data):
+        raise ValueError(_unreadable("image", item, "it is truncated" if data else "it is empty"))
+    if header is not None and header.mode == "CMYK":
+        return _shrink(_by_pillow(data, item, oriented=oriented))
+    flags = _REDUCED[scale] if oriented else _REDUCED[scale] | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    if pixels is None:
+        return _shrink(_by_pillow(data, item, oriented=oriented))
+    return _shrink(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8))
+
+
+def read_image(path: str | os.PathLike[str], *, oriented: bool = False) -> NDArray[np.uint8]:
+    """Decode an image file, see `decode_image`.
 
     Raises:
         FileNotFoundError: The file cannot be opened.
-        ValueError: The file is truncated, corrupt or not an image.
+        ValueError: It cannot be decoded.
     """
-    data = np.frombuffer(_read_bytes(path), dtype=np.uint8)
-    pixels = cv2.imdecode(data, _READ_FLAGS) if data.size else None
-    if pixels is None:
-        raise ValueError(_unreadable("image", path, "it is empty, truncated, corrupt or not an image"))
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
+    return decode_image(_read_bytes(path), os.fspath(path), oriented=oriented)
+
+
+def _header(data: bytes) -> Header | None:
+    """Return what the header says, or None if Pillow does not know it."""
+    try:
+        # The plugin itself has no limit: a JPEG of any size can be decoded at an eighth.
+        open_it = JpegImageFile if data.startswith(b"\xff\xd8") else Image.open
+        with _quietly(), open_it(io.BytesIO(data)) as image:
+            return Header(image.width, image.height, image.mode)
+    except Image.DecompressionBombError:
+        return Header(MOST_PIXELS, MOST_PIXELS, "")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return None
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep Pillow's warnings from the terminal; what matters of them becomes an error that names the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _scale(data: bytes, header: Header | None, item: str) -> int:
+    """Return by how much the decoder can divide the sides so that the image fits.
+
+    Raises:
+        ValueError: There would still be too many pixels to hold.
+    """
+    if header is None:
+        return 1
+    longest = max(header.width, header.height)
+    jpeg = data.startswith(b"\xff\xd8") and header.mode != "CMYK"
+    scale = next((s for s in (1, 2, 4) if longest <= s * LONGEST_SIDE), 8) if jpeg else 1
+    if header.width * header.height > MOST_PIXELS * scale**2:
+        reason = f"it claims more than {MOST_PIXELS:,} pixels, which may be a decompression bomb"
+        raise ValueError(_unreadable("image", item, reason))
+    return scale
+
+
+def _is_whole(data: bytes) -> bool:
+    """Return whether a file goes on to its end; decoders fill what is missing with grey.
+
+    What comes behind the end is ignored, as cameras and editors append to their files.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return data.find(b"\xff\xd9", _start_of_scan(data)) >= 0
+    if data.startswith(_PNG_SIGNATURE):
+        return data.rfind(b"IEND") >= 0
+    if data.startswith(b"RIFF"):
+        return len(data) >= int.from_bytes(data[4:8], "little")
+    if data.startswith(b"BM"):
+        return len(data) >= int.from_bytes(data[2:6], "little")
+    return len(data) > 0
+
+
+def _start_of_scan(data: bytes) -> int:
+    """Return where a JPEG's pixels begin: behind its segments, one of which may hold a whole thumbnail."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
+        padding = data[place + 1] == 0xFF
+        place += 1 if padding else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return place
+
+
+def _by_pillow(data: bytes, item: str, *, oriented: bool) -> NDArray[np.uint8]:
+    """Decode what OpenCV does not know, or knows otherwise."""
+    try:
+        with _quietly(), Image.open(io.BytesIO(data)) as image:
+            shown = ImageOps.exif_transpose(image) if oriented else image
+            return np.array(shown.convert("RGB"), dtype=np.uint8)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "it is empty, truncated, corrupt or not an image"
+        raise ValueError(_unreadable("image", item, reason)) from error
+
+
+def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    factor = LONGEST_SIDE / max(height, width)
+    if factor >= 1:
+        return pixels
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def read_mask(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -50,6 +185,25 @@ def read_mask(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             return np.array(mask, dtype=np.uint8)
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(_unreadable("mask", path, str(error))) from error
+
+
+def read_depth(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """Decode a depth map of 16-bit millimetres as metres, (H, W) float32 with 0 where depth is not known.
+
+    Raises:
+        FileNotFoundError: The file cannot be opened.
+        ValueError: The file is not a PNG of one 16-bit channel, or it is truncated or corrupt.
+    """
+    data = _read_bytes(path)
+    if not data.startswith(_PNG_SIGNATURE) or data[24:26] != b"\x10\x00":
+        raise ValueError(
+            _unreadable("depth map", path, "it is not a PNG of one 16-bit channel, in millimetres")
+        )
+    try:
+        with Image.open(io.BytesIO(data)) as depth:
+            return np.array(depth, dtype=np.uint16).astype(np.float32) / np.float32(1000)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(_unreadable("depth map", path, str(error))) from error
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -95,22 +249,3 @@ def _unreadable(kind: str, path: str | os.PathLike[str], reason: str) -> str:
 def _unopened(path: str | os.PathLike[str], error: OSError) -> str:
     reason = error.strerror or error
     return f"cannot open {path}, expected to be a readable file: {reason}; restore it or its folder"
-
-
-def read_depth(path: str | os.PathLike[str]) -> NDArray[np.float32]:
-    """Decode a depth map of 16-bit millimetres as metres, (H, W) float32 with 0 where depth is not known.
-
-    Raises:
-        FileNotFoundError: The file cannot be opened.
-        ValueError: The file is not a PNG of one 16-bit channel, or it is truncated or corrupt.
-    """
-    data = _read_bytes(path)
-    if not data.startswith(_PNG_SIGNATURE) or data[24:26] != b"\x10\x00":
-        raise ValueError(
-            _unreadable("depth map", path, "it is not a PNG of one 16-bit channel, in millimetres")
-        )
-    try:
-        with Image.open(io.BytesIO(data)) as depth:
-            return np.array(depth, dtype=np.uint16).astype(np.float32) / np.float32(1000)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(_unreadable("depth map", path, str(error))) from error

@@ -25,6 +25,10 @@ class Files(Protocol):
     names: NDArray[np.bytes_]
     sizes: NDArray[np.int64]
 
+    def __len__(self) -> int:
+        """Return the number of files."""
+        ...
+
     def read(self, index: int) -> bytes:
         """Return the content of file `index`.
 
@@ -37,3 +41,28 @@ class Files(Protocol):
     def item(self, index: int) -> str:
         """Return where file `index` is, as it can be printed: `root/name`."""
         ...
+
+
+class Chosen:
+    """Some files of a listing, in its order.
+
+    Args:
+        files: The whole.
+        indices: Which of its files, (n,) int64, ascending.
+    """
+
+    def __init__(self, files: Files, indices: NDArray[np.int64]) -> None:
+        self.files, self.indices = files, indices
+        self.root, self.names, self.sizes = files.root, files.names[indices], files.sizes[indices]
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self.indices)
+
+    def read(self, index: int) -> bytes:
+        """Return the content of file `index`."""
+        return self.files.read(int(self.indices[index]))
+
+    def item(self, index: int) -> str:
+        """Return where file `index` is, as it can be printed."""
+        return self.files.item(int(self.indices[index]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -11,68 +11,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paka.sources import VOID, Source
-from paka.sources.decode import IMAGE_SUFFIXES, image_size, read_image, read_mask
+from paka.sources.archive import open_files
+from paka.sources.decode import IMAGE_SUFFIXES, decode_image, image_size, read_mask
+from paka.sources.files import Files
+from paka.sources.listing import list_files
 
 SPLITS = ("train", "val", "test")
 
 
 class ImageFiles(Source):
-    """Every image file below one folder, in the order of the relative paths; without labels.
+    """Image files without labels, wherever they lie.
 
-    The listing is one array of bytes, so that a million files cost tens of megabytes once
-    and are not copied into every worker process by reference counts.
+    Attributes:
+        files: The files; image i is file i.
     """
 
-    def __init__(
-        self, split: str, *, folder: Path, name: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
-    ) -> None:
-        """List the images of one split.
+    def __init__(self, split: str, *, files: Files, name: str, oriented: bool = False) -> None:
+        """Take every file as an image.
 
         Args:
-            split: `train`, `val` or `test`.
-            folder: Where the split's images are; folders below it are searched too.
+            split: Name of the split, in the data set's own words.
+            files: The files.
             name: Name of the data set, as reports print it.
-            suffixes: Endings of the files to take, in lower case; matched in any case.
+            oriented: Whether images are turned as their EXIF orientation says.
 
         Raises:
-            FileNotFoundError: There is no such file in the folder.
+            FileNotFoundError: There is no file.
         """
-        self.split = split
-        self.name = name
-        self.folder = folder
-        self.files = list_files(folder, suffixes)
-        if not len(self.files):
-            endings = " ".join(suffixes)
+        self.split, self.name, self.files, self.oriented = split, name, files, oriented
+        if not len(files):
             raise FileNotFoundError(
-                f"folder {folder} holds no images: expected files ending in {endings}, found none; "
-                f"put the {split} images of {name} there or set root to the folder that has them"
+                f"{files.root} holds no images: expected files of the kinds {' '.join(IMAGE_SUFFIXES)}, found none; "
+                f"put the {split} images of {name} there or set root to where they are"
             )
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.files)
 
-    def path(self, index: int) -> Path:
-        """Return the path of image `index`."""
-        return self.folder / os.fsdecode(self.files[index])
-
     def item(self, index: int) -> str:
-        """Return the path of image `index`, as it can be printed."""
-        return os.fsencode(self.path(index)).decode(errors="backslashreplace")
+        """Return where image `index` is, as it can be printed."""
+        return self.files.item(index)
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return image `index` as RGB, (H, W, 3) uint8.
 
         Raises:
+            FileNotFoundError: The file cannot be opened.
             ValueError: The file is truncated, corrupt or not an image.
         """
-        return read_image(self.path(index))
+        return decode_image(self.files.read(index), self.item(index), oriented=self.oriented)
 
 
 class Folder(ImageFiles):
     """Images below `root/images/{split}`, and masks of the same names below `root/masks/{split}` if there.
 
-    A mask is a PNG of one 8-bit channel with the relative path of its image but for the ending: class ids,
+    Without `root/images`, all images below `root` are the unlabelled split `train`; so are those in an archive. Images are
+    turned as their EXIF orientation says, unless they have masks. A mask is a PNG of one 8-bit channel with the relative path of its image but for the ending: class ids,
     255 for void. Masks are opened by `mask` and by an inferred `classes` only, never to read images.
     """
 
@@ -88,7 +83,7 @@ class Folder(ImageFiles):
 
         Args:
             split: `train`, `val` or `test`; the other splits need not exist.
-            root: Folder with `images/{split}` and, if labelled, `masks/{split}`.
+            root: Folder with `images/{split}` and, if labelled, `masks/{split}`; or any folder or archive of images.
             name: Name of the data set, as reports print it.
             classes: Names of the classes in order of their ids; None names them "0", "1", ... up to the
                 largest id in the masks of any split.
@@ -98,12 +93,16 @@ class Folder(ImageFiles):
             ValueError: The split is unknown, or masks and images do not match one to one.
         """
         root = Path(root).expanduser()
-        super().__init__(check_split(split), folder=locate(root, f"images/{split}"), name=name)
-        self._names = tuple(classes) if classes else None
         self._mask_folder = root / "masks" / split
+        labelled = self._mask_folder.is_dir()
+        files = open_files(_images(root, check_split(split)), IMAGE_SUFFIXES)
+        super().__init__(split, files=files, name=name, oriented=not labelled)
+        self._names = tuple(classes) if classes else None
         self._masks: NDArray[np.bytes_] | None = None
-        if self._mask_folder.is_dir():
-            self._masks = _pair_masks(self.files, list_files(self._mask_folder, (".png",)), self._mask_folder)
+        if labelled:
+            self._masks = _pair_masks(
+                self.files.names, list_files(self._mask_folder, (".png",)), self._mask_folder
+            )
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -128,9 +127,16 @@ class Folder(ImageFiles):
             )
         path = self._mask_folder / os.fsdecode(self._masks[index])
         mask = read_mask(path)
-        _check_size(mask, path, self.path(index))
+        check_size(mask, path, self.files.root / os.fsdecode(self.files.names[index]))
         _check_ids(mask, path, len(self.classes))
         return mask
+
+
+def _images(root: Path, split: str) -> Path:
+    """Return where the images of a split are: the root itself if it is no tree of splits."""
+    if split == "train" and root.exists() and not (root / "images").is_dir():
+        return root
+    return locate(root, f"images/{split}")
 
 
 def check_split(split: str, known: Sequence[str] = SPLITS) -> str:
@@ -166,31 +172,6 @@ def locate(root: str | os.PathLike[str], *candidates: str) -> Path:
         f"data root {root} has no {expected}: found {_preview([entry.name for entry in there.iterdir()])} in {there}; "
         f"add the folder, choose another split or set root to the folder that has it"
     )
-
-
-def list_files(folder: Path, suffixes: tuple[str, ...]) -> NDArray[np.bytes_]:
-    """List the files below a folder, (n,) paths relative to it, sorted byte by byte.
-
-    The order does not depend on the file system. No file is opened or looked up one by one. Hidden files and
-    folders are left out: archives made on other systems bring hidden companions of the same ending.
-
-    Args:
-        folder: Where to search, with all folders below.
-        suffixes: Endings to take, in lower case; matched in any case.
-    """
-    endings = tuple(suffix.encode() for suffix in suffixes)
-    files = (file for file in _walk(os.fsencode(folder)) if file.lower().endswith(endings))
-    return np.array(sorted(files), np.bytes_)
-
-
-def _walk(folder: bytes, prefix: bytes = b"") -> Iterator[bytes]:
-    with os.scandir(folder + b"/" + prefix) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(b".")]
-    for entry in visible:
-        if entry.is_dir():
-            yield from _walk(folder, prefix + entry.name + b"/")
-        else:
-            yield prefix + entry.name
 
 
 def _pair_masks(images: NDArray[np.bytes_], masks: NDArray[np.bytes_], folder: Path) -> NDArray[np.bytes_]:
@@ -231,7 +212,12 @@ def _largest_id(mask: NDArray[np.uint8]) -> int:
     return int(ids.max()) if ids.size else -1
 
 
-def _check_size(mask: NDArray[np.uint8], path: Path, image: Path) -> None:
+def check_size(mask: NDArray[np.uint8], path: Path, image: Path) -> None:
+    """Raise unless a mask has the size of its image.
+
+    Raises:
+        ValueError: It has not.
+    """
     height, width = image_size(image)
     if mask.shape != (height, width):
         raise ValueError(

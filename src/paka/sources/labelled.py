@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from paka import colours
 from paka.sources import VOID, Source
 from paka.sources.decode import read_image, read_mask
-from paka.sources.folder import _check_size, list_files
+from paka.sources.folder import check_size
+from paka.sources.listing import list_files
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class LabelledImages(PairedImages):
             ValueError: The mask cannot be read, has another size than its image, or an id of no class.
         """
         stored, path = self.stored(index), self.label_path(index)
-        _check_size(stored, path, self.path(index))
+        check_size(stored, path, self.path(index))
         ids = self.legend.table[stored]
         unknown = np.argwhere(ids == NO_CLASS)
         if len(unknown):

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paka.sources.decode import image_size, read_depth
-from paka.sources.folder import check_split, list_files, locate
+from paka.sources.folder import check_split, locate
 from paka.sources.labelled import PairedImages, under
+from paka.sources.listing import list_files
 
 SPLITS = {"train": 795, "test": 654}
 """Published number of images by split."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from paka.cores import available_cores
 from paka.sources import Source
+from paka.sources.cache import default_cache
 from paka.sources.world import CLASSES, WORLD_VERSION, render, render_portrait
 
 logger = logging.getLogger(__name__)
@@ -198,13 +199,6 @@ class Portraits(Scenes):
         subject = int(self._item(index)[1][0, 0])
         tags: NDArray[np.bool_] = np.arange(len(CLASSES)) == subject
         return tags
-
-
-def default_cache() -> Path:
-    """Return where rendered images are kept: `$PAKA_CACHE`, `$XDG_CACHE_HOME/paka` or `~/.cache/paka`."""
-    if chosen := os.environ.get("PAKA_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paka"
 
 
 def _check_at_least(least: int, **values: int) -> None:

@@ -85,6 +85,27 @@ def subset(source: Source, *, limit: int | None, fraction: float | str, seed: in
     return Subset(source, np.sort(drawn))
 
 
+def open_images(
+    source: Callable[..., Source],
+    *,
+    split: str,
+    limit: int | None = None,
+    fraction: float | str = 1,
+    subset_seed: int = 0,
+    **_: object,
+) -> Source:
+    """Return what is post-trained on of a data set: the keys of an option of the group `data` are the arguments.
+
+    Args:
+        source: Opens a split of the data set, called with `split=NAME`.
+        split: Which split.
+        limit: At most this many images; None for all.
+        fraction: Share of the images, see `subset`.
+        subset_seed: Seed of the draw.
+    """
+    return subset(source(split=split), limit=limit, fraction=fraction, seed=subset_seed)
+
+
 def labelled_splits(
     open_split: Callable[..., Source], names: Mapping[str, str | None], role: str, *, seed: int
 ) -> tuple[Source, Source]:
