@@ -9,9 +9,9 @@ from paka.config import CONF_DIR
 
 GROUPS = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
-LABELLED = {"voc", "ade20k", "coco_stuff", "coco_things", "cityscapes", "pascal_context", "nyu"}
-"""Data sets of the field that are tested on miniatures of them."""
-ROOTED = {"folder", "camvid", "coco", "imagenet"} | LABELLED
+RENDERED = {"scenes", "portraits"}
+PHOTOGRAPHS = {"camvid": "camvid", "paper": "coco"}
+"""Which data each preset asks for."""
 TOGETHER = [{"image_level", "image_tags"}, {"masked", "masked_features"}]
 """Options of the groups augmentation and objective that need each other."""
 
@@ -22,7 +22,7 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 
 
 def choosing(group: str, option: str, root: str = "x") -> list[str]:
-    """Overrides that choose an option and give it what it asks for."""
+    """Overrides that choose an option and give it what it asks for; data sets lie below `root` by their names."""
     for augmentation, objective in map(sorted, TOGETHER):
         if (group, option) in (("augmentation", augmentation), ("objective", objective)):
             return [f"augmentation={augmentation}", f"objective={objective}"]
@@ -30,8 +30,11 @@ def choosing(group: str, option: str, root: str = "x") -> list[str]:
         return ["backbone=timm", "backbone.name=deit3_small_patch16_224.fb_in1k"]
     if option in ("nyu", "depth"):
         chosen = group if option == "nyu" else "benchmark"
-        return [f"{chosen}=nyu", f"{chosen}.root={root}", "eval=depth"]
-    roots = [f"{group}.root={root}"] if group in ("data", "benchmark") and option in ROOTED else []
-    if group == "experiment" and option in ("camvid", "paper"):
-        roots = [f"data.root={root}"]
+        return [f"{chosen}=nyu", f"{chosen}.root={root}/nyu", "eval=depth"]
+    if (group, option) == ("data", "mix"):
+        return ["data=mix", *(f"data.parts.{part}.root={root}/{part}" for part in ("coco", "imagenet"))]
+    if group == "experiment" and option in PHOTOGRAPHS:
+        return [f"experiment={option}", f"data.root={root}/{PHOTOGRAPHS[option]}"]
+    has_root = group in ("data", "benchmark") and (CONF_DIR / "data" / f"{option}.yaml").is_file()
+    roots = [f"{group}.root={root}/{option}"] if has_root and option not in RENDERED else []
     return [f"{group}={option}", *roots]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
-from tests.configurations import LABELLED, OPTIONS, choosing, composed
+from tests.configurations import OPTIONS, choosing, composed
 from torch import distributed
 
 from paka import assembly
@@ -54,27 +52,13 @@ SCENES = {"train": 8, "val": 2, "test": 2, "size": 32}
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight training and two test images in the layout of every data set at once, with masks."""
+    """A miniature of every data set that has one, in a folder of its name."""
     root = tmp_path_factory.mktemp("trees")
-    for split, count in {"train": 8, "val": 2, "test": 2}.items():
-        for index in range(count):
-            pixels = np.random.default_rng([count, index]).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-            mask = np.repeat(np.arange(2, dtype=np.uint8), 32)[None].repeat(48, axis=0)
-            places = {f"images/{split}": "png", f"{split}2017": "jpg", f"{split}/n0{index % 2}": "JPEG"}
-            for place, ending in places.items():
-                (root / place).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(root / place / f"{index:012d}.{ending}")
-            (root / "masks" / split).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask).save(root / "masks" / split / f"{index:012d}.png")
-    for name in LABELLED:
-        build(composed(f"data={name}", "data.root=x").data.miniature)(root / name, images=10)
+    for name in (option for group, option in OPTIONS if group == "data"):
+        data = composed(*choosing("data", name)).data
+        if "miniature" in data:
+            build(data.miniature)(root / name, images=10)
     return root
-
-
-def _root(trees: Path, option: str) -> Path:
-    """Return where the files of an option are."""
-    name = "nyu" if option == "depth" else option
-    return trees / name if name in LABELLED else trees
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -84,7 +68,7 @@ def test_every_option_is_built_and_stepped(
     monkeypatch.setenv("PAKA_CACHE", str(trees / "cache"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     overrides = [
-        *choosing(group, option, str(_root(trees, option))),
+        *choosing(group, option, str(trees)),
         *SMALL,
         f"output_dir={tmp_path}",
         "run_name=test",

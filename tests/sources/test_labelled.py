@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.configurations import LABELLED, composed
+from tests.configurations import composed
 
 from paka.config import build
 from paka.sources import VOID
 from paka.sources.labelled import LabelledImages, id_table
 from paka.sources.subset import labelled_splits, verify_labels
 
+LABELLED = {"voc", "ade20k", "coco_stuff", "coco_things", "cityscapes", "pascal_context", "nyu"}
 MASKED = sorted(LABELLED - {"nyu"})
 PUBLISHED = {
     "voc": {"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10582},
