@@ -58,7 +58,9 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected a readable checkpoint in .*broken.safetensors"):
         create_encoder("vit_tiny_patch16_224", arch=ARCH, weights_file=tmp_path / "broken.safetensors")
     weights.save(tiny_encoder().model, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other.safetensors does not fit this backbone: missing blocks.2"):
+    with pytest.raises(
+        ValueError, match=r"other.safetensors does not fit this backbone: blocks 2 for 3; missing blocks.2"
+    ):
         create_encoder(
             "vit_tiny_patch16_224", arch={**ARCH, "depth": 3}, weights_file=tmp_path / "other.safetensors"
         )

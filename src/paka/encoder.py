@@ -179,15 +179,14 @@ def create_encoder(
     """
     options = timm_options(arch)
     _check_model(model)
-    if pretrained and weights_file is None and packaged is None:
-        network = weights.from_hub(model, {**options, "drop_path_rate": drop_path})
-    else:
-        network = _create(model, {**options, "drop_path_rate": drop_path})
+    network = _create(model, {**options, "drop_path_rate": drop_path})
     _check_patches(model, network)
     if weights_file is not None:
         weights.load_file(network, weights_file)
     elif packaged is not None and pretrained:
         weights.load_packaged(network, packaged)
+    elif pretrained:
+        weights.load_published(network, model)
     if resampling is not None:
         _resample(model, network, Resampling(**resampling))
     config = _published(network)
@@ -210,6 +209,12 @@ def _check_model(model: str) -> None:
     if not timm.is_model(family):
         close = ", ".join(timm.list_models(f"*{family}*")[:3]) or "see timm.list_models()"
         message = f"expected a timm model name, got {model!r}; close: {close}"
+        raise ValueError(message)
+    tags = timm.list_pretrained(f"{family}.*")
+    if "." in model and model not in tags:
+        message = (
+            f"expected a tag of timm's {family}, got {model!r}: choose one of {', '.join(tags) or 'none'}"
+        )
         raise ValueError(message)
     if not is_model_in_modules(family, ["vision_transformer", "eva", "deit"]):
         module = timm.model_entrypoint(family).__module__.rpartition(".")[2]

@@ -1,70 +1,217 @@
-"""Reading and writing encoder weights: files, the package's own, and timm's hub cache."""
+"""Reading and writing encoder weights: files in any known layout, the package's own, and timm's hub cache."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+import math
+import pickle
+import re
+import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import safetensors.torch
-import timm
 import torch
+from huggingface_hub.errors import GatedRepoError
 from safetensors import SafetensorError
-from timm.models import Eva, VisionTransformer
-from timm.models.vision_transformer import checkpoint_filter_fn
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models import Eva, VisionTransformer, load_state_dict_from_hf
 from torch import Tensor
+
+from paka.layouts import LAYOUTS, TIMM, State, is_unused, recognise, to_timm
+
+logger = logging.getLogger(__name__)
 
 Transformer = VisionTransformer | Eva
 """timm's two classes of plain vision transformers: Eva is the one with rotary positions."""
 
+Branch = Literal["teacher", "student"]
+
 ASSETS = resources.files("paka") / "assets"
-WRAPPERS = ("state_dict", "model", "teacher")
+WRAPPERS = ("state_dict", "model", "module", "model_ema")
 """Keys under which training frameworks wrap a state dict."""
 
+INDEX = "model.safetensors.index.json"
+"""What transformers calls the list of the parts of a checkpoint."""
 
-def load_file(network: Transformer, path: str | Path) -> None:
-    """Load a checkpoint in timm's or the original authors' layout; every key has to fit.
+
+def load_file(network: Transformer, path: str | Path, *, branch: Branch = "teacher") -> None:
+    """Load a checkpoint in any of the layouts of `paka.layouts`; every key has to fit.
+
+    What only training or another task needs is left out by name and logged. Position embeddings of another grid are
+    resampled as timm does.
 
     Args:
         network: The transformer to fill.
-        path: A `.safetensors` file, or a torch file, which is read with `weights_only=True`.
+        path: A `.safetensors` file, a torch file, which is read with `weights_only=True`, or a folder that transformers saved.
+        branch: Which encoder to take where there are two.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is not a checkpoint, or its keys or shapes do not fit.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
+    fit(network, _strip(_read(path), path, branch), str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a file or the files of a folder hold."""
+    if path.is_dir():
+        path = next((path / name for name in (INDEX, "model.safetensors") if (path / name).is_file()), path)
     if not path.is_file():
         message = f"expected encoder weights in {path}, found no such file: check backbone.weights"
         raise FileNotFoundError(message)
-    state = checkpoint_filter_fn(_read(path), network)  # type: ignore[arg-type]
-    expected = network.state_dict()
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    misshapen = sorted(
-        key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape
-    )
-    if missing or unknown or misshapen:
-        message = (
-            f"{path} does not fit this backbone: missing {_few(missing)}; unknown {_few(unknown)}; "
-            f"other shape {_few(misshapen)}: choose the backbone it was made with"
-        )
-        raise ValueError(message)
-    network.load_state_dict(state)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
+    if path.name == INDEX:
+        parts = sorted({*json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()})
+        return {key: value for part in parts for key, value in _read(path.with_name(part)).items()}
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError as error:
+        message = (
+            f"{path} holds more than weights, and loading it could run code: expected tensors alone; if you trust it, save its "
+            "state dict with safetensors.torch.save_file"
+        )
+        raise ValueError(message) from error
     except (SafetensorError, RuntimeError, EOFError) as error:
         message = f"expected a readable checkpoint in {path}, got: {str(error).splitlines()[0]}"
         raise ValueError(message) from error
-    for wrapper in WRAPPERS:
-        state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state
-    return dict(state)
+
+
+def _strip(state: Mapping[str, Any], path: Path, branch: Branch) -> State:
+    """Return the weights of one encoder, without what wraps them and without a prefix in front of their keys."""
+    wrapper = next((key for key in (branch, *WRAPPERS) if isinstance(state.get(key), Mapping)), None)
+    if wrapper is not None:
+        return _strip(state[wrapper], path, branch)
+    tensors = {
+        re.sub(r"(^|\.)blocks\.\d+\.(\d+)\.", r"\1blocks.\2.", key): value
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+    anchors = {layout.anchor for layout in LAYOUTS}
+    prefixes = {
+        key.removesuffix(anchor) for key in tensors for anchor in anchors if f".{key}".endswith(f".{anchor}")
+    }
+    chosen = {prefix for prefix in prefixes if branch in prefix} if len(prefixes) > 1 else prefixes
+    if len(prefixes) > 1 and len(chosen) != 1:
+        message = f"expected one encoder in {path}, found {', '.join(sorted(prefixes))}: save the one you mean alone"
+        raise ValueError(message)
+    prefix = next(iter(chosen), "")
+    kept = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    if len(kept) < len(tensors):
+        logger.info("%s: took the %d weights below %s of %d", path, len(kept), prefix, len(tensors))
+    return kept
+
+
+def fit(network: Transformer, state: State, source: str) -> None:
+    """Load weights in any layout; every key has to fit.
+
+    Args:
+        network: The transformer to fill.
+        state: Weights whose keys have no prefix.
+        source: Where they come from, for messages.
+
+    Raises:
+        ValueError: Keys or shapes do not fit.
+    """
+    layout = recognise(state) or TIMM
+    unused = sorted(key for key in state if is_unused(key, layout))
+    if unused:
+        logger.info("%s: left out %s", source, ", ".join(unused))
+    fitted = _fitted(to_timm(state, layout, network), network, source)
+    problem = _problem(fitted, network)
+    if problem and layout is TIMM and _same_patches(fitted, network):
+        converted = _fitted(_timms_filter(state, network), network, source)
+        fitted, problem = (fitted, problem) if _problem(converted, network) else (converted, "")
+    if problem:
+        raise ValueError(
+            f"{source} does not fit this backbone: {problem}: choose the backbone it was made with"
+        )
+    network.load_state_dict(fitted)
+
+
+def _fitted(state: State, network: Transformer, source: str) -> dict[str, Tensor]:
+    """Return weights with the final norm and the position embeddings as this network has them."""
+    fitted = {
+        key.replace("fc_norm.", "norm.") if key.startswith("fc_norm.") else key: value
+        for key, value in state.items()
+    }
+    learnt, wanted = fitted.get("pos_embed"), network.pos_embed
+    if (
+        learnt is None
+        or wanted is None
+        or learnt.shape == wanted.shape
+        or learnt.shape[-1] != wanted.shape[-1]
+    ):
+        return fitted
+    prefix = 0 if network.no_embed_class else int(network.num_prefix_tokens)
+    side = math.isqrt(learnt.shape[1] - prefix)
+    if side**2 != learnt.shape[1] - prefix:
+        return fitted
+    grid = list(network.patch_embed.grid_size)
+    logger.info("%s: positions resampled from %d x %d to %d x %d", source, side, side, *grid)
+    fitted["pos_embed"] = resample_abs_pos_embed(
+        learnt, new_size=grid, old_size=[side, side], num_prefix_tokens=prefix
+    )
+    return fitted
+
+
+def _timms_filter(state: State, network: Transformer) -> dict[str, Tensor]:
+    """Return what timm's own conversion makes of a publisher's names that have no table here."""
+    module = sys.modules[type(network).__module__]
+    try:
+        converted = module.checkpoint_filter_fn(dict(state), network)
+    except (KeyError, IndexError, AttributeError, RuntimeError, ValueError):
+        return dict(state)
+    return {key: value for key, value in converted.items() if not is_unused(key, TIMM)}
+
+
+def _same_patches(state: State, network: Transformer) -> bool:
+    """Return whether timm would not have to resample the patch embedding, which makes another model of it."""
+    own = state.get("patch_embed.proj.weight")
+    return own is None or own.shape[-2:] == network.patch_embed.proj.weight.shape[-2:]
+
+
+def _problem(state: State, network: Transformer) -> str:
+    """Return what does not fit, with the probable reason; empty if all does."""
+    expected = network.state_dict()
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    misshapen = [
+        f"{key} ({_shape(state[key])} for {_shape(expected[key])})"
+        for key in sorted(expected.keys() & state.keys())
+        if expected[key].shape != state[key].shape
+    ]
+    if not (missing or unknown or misshapen):
+        return ""
+    reasons = _reasons(state, expected)
+    lists = f"missing {_few(missing)}; unknown {_few(unknown)}; other shape {_few(misshapen)}"
+    return f"{', '.join(reasons)}; {lists}" if reasons else lists
+
+
+def _reasons(state: State, expected: State) -> list[str]:
+    """Return in what a checkpoint's architecture differs, as `width 384 for 768`."""
+    patch, norm, register = "patch_embed.proj.weight", "blocks.0.norm1.weight", "reg_token"
+    facts = [
+        {
+            "patch": side[patch].shape[-1] if patch in side else None,
+            "width": side[norm].shape[0] if norm in side else None,
+            "blocks": len({key.split(".")[1] for key in side if key.startswith("blocks.")}),
+            "registers": side[register].shape[1] if register in side else 0,
+        }
+        for side in (state, expected)
+    ]
+    return [
+        f"{what} {count} for {facts[1][what]}" for what, count in facts[0].items() if count != facts[1][what]
+    ]
+
+
+def _shape(value: Tensor) -> str:
+    return "x".join(map(str, value.shape))
 
 
 def _few(keys: list[str]) -> str:
@@ -92,21 +239,36 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def from_hub(model: str, options: Mapping[str, Any]) -> Transformer:
-    """Create a timm model with its published weights, from the hub cache or the hub.
+def load_published(network: Transformer, model: str) -> None:
+    """Load a timm model's published weights, from the hub cache or the hub.
+
+    Args:
+        network: The transformer to fill.
+        model: Its name, for messages.
 
     Raises:
-        FileNotFoundError: The weights are neither cached nor within reach; says the three ways out.
+        FileNotFoundError: The weights are neither cached nor within reach, or gated; says the ways out.
+        ValueError: There are none, or they do not fit.
     """
+    published = cast(dict[str, Any], network.pretrained_cfg)
+    repository = published.get("hf_hub_id")
+    if not repository:
+        message = f"there are no published weights of {model}: expected a file, backbone.weights=FILE, or backbone.pretrained=false"
+        raise ValueError(message)
+    name = {"filename": published["hf_hub_filename"]} if published.get("hf_hub_filename") else {}
+    ways = (
+        "give a file with backbone.weights=FILE, or copy the cache of a connected machine and point HF_HOME at it, or start from random "
+        "weights with backbone.pretrained=false"
+    )
     try:
-        return cast(Transformer, timm.create_model(model, pretrained=True, **options))
-    except (OSError, RuntimeError) as error:
-        message = (
-            f"the published weights of {model} are neither in the hub cache nor within reach: give a file with "
-            "backbone.weights=FILE, or copy the cache of a connected machine and point HF_HOME at it, "
-            "or start from random weights with backbone.pretrained=false"
-        )
+        state = load_state_dict_from_hf(repository, weights_only=True, **name)
+    except GatedRepoError as error:
+        message = f"the weights of {model} are gated: accept their licence on the hub page of {repository} and run `hf auth login`, or {ways}"
         raise FileNotFoundError(message) from error
+    except (OSError, RuntimeError) as error:
+        message = f"the published weights of {model} are neither in the hub cache nor within reach: {ways}"
+        raise FileNotFoundError(message) from error
+    fit(network, _strip(state, Path(repository), "teacher"), f"{repository} of the hub")
 
 
 def save(network: Transformer, path: Path, **facts: str) -> None:
