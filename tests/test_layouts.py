@@ -13,8 +13,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from paka import key_tables as tables
 from paka import layouts, weights
-from paka.layouts import LAYOUTS, Layout, from_timm, recognise, to_timm
+from paka.key_tables import LAYOUTS, Layout
+from paka.layouts import from_timm, recognise, to_timm
 
 ARCH: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 2, "img_size": 32, "patch_size": 8}
 MODELS = {
@@ -29,17 +31,17 @@ MODELS = {
     "siglip": ("vit_base_patch16_siglip_224", {}),
 }
 SPOKEN = {
-    "dinov2": [layouts.DINOV2_HUB, layouts.HF_DINOV2],
-    "dinov2_reg": [layouts.DINOV2_HUB, layouts.HF_DINOV2],
-    "dinov2_giant": [layouts.DINOV2_HUB, layouts.HF_DINOV2],
-    "dinov3": [layouts.DINOV3_HUB, layouts.HF_DINOV3],
-    "dinov3_bias": [layouts.DINOV3_HUB, layouts.HF_DINOV3],
-    "dinov3_gated": [layouts.DINOV3_HUB, layouts.HF_DINOV3],
-    "vit": [layouts.HF_VIT],
-    "clip": [layouts.HF_CLIP],
-    "siglip": [layouts.HF_SIGLIP],
+    "dinov2": [tables.DINOV2_HUB, tables.HF_DINOV2],
+    "dinov2_reg": [tables.DINOV2_HUB, tables.HF_DINOV2],
+    "dinov2_giant": [tables.DINOV2_HUB, tables.HF_DINOV2],
+    "dinov3": [tables.DINOV3_HUB, tables.HF_DINOV3],
+    "dinov3_bias": [tables.DINOV3_HUB, tables.HF_DINOV3],
+    "dinov3_gated": [tables.DINOV3_HUB, tables.HF_DINOV3],
+    "vit": [tables.HF_VIT],
+    "clip": [tables.HF_CLIP],
+    "siglip": [tables.HF_SIGLIP],
 }
-PAIRS = [(name, layout) for name, spoken in SPOKEN.items() for layout in [*spoken, layouts.TIMM]]
+PAIRS = [(name, layout) for name, spoken in SPOKEN.items() for layout in [*spoken, tables.TIMM]]
 
 
 def network(name: str, *, seed: int = 0, **changes: object) -> nn.Module:
@@ -76,7 +78,7 @@ def test_there_and_back_is_the_same(name: str, layout: Layout) -> None:
     assert {*again} == {*there}
     assert all(torch.equal(again[key], there[key]) for key in there)
     told = recognise(there)
-    assert told is layout or (told is layouts.TIMM and there.keys() == state.keys())
+    assert told is layout or (told is tables.TIMM and there.keys() == state.keys())
 
 
 @pytest.mark.parametrize(("name", "layout"), PAIRS, ids=lambda value: getattr(value, "name", value))
@@ -112,19 +114,19 @@ def keys(outer: list[str], block: list[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "layout", "expected"),
     [
-        ("dinov2", layouts.DINOV2_HUB, keys([*OUTER, "pos_embed"], BLOCK + MLP)),
-        ("dinov2_reg", layouts.DINOV2_HUB, keys([*OUTER, "pos_embed", "register_tokens"], BLOCK + MLP)),
-        ("dinov2_giant", layouts.DINOV2_HUB, keys([*OUTER, "pos_embed", "register_tokens"], BLOCK + PACKED)),
-        ("dinov3", layouts.DINOV3_HUB, keys([*OUTER, "storage_tokens"], [*BLOCK, *MLP, "attn.qkv.bias_mask"])),
-        ("dinov3_bias", layouts.DINOV3_HUB, keys([*OUTER, "storage_tokens"], [*BLOCK, *MLP, "attn.qkv.bias_mask"])),
-        ("dinov3_gated", layouts.DINOV3_HUB, keys([*OUTER, "storage_tokens"], [*BLOCK, *GATED, "attn.qkv.bias_mask"])),
+        ("dinov2", tables.DINOV2_HUB, keys([*OUTER, "pos_embed"], BLOCK + MLP)),
+        ("dinov2_reg", tables.DINOV2_HUB, keys([*OUTER, "pos_embed", "register_tokens"], BLOCK + MLP)),
+        ("dinov2_giant", tables.DINOV2_HUB, keys([*OUTER, "pos_embed", "register_tokens"], BLOCK + PACKED)),
+        ("dinov3", tables.DINOV3_HUB, keys([*OUTER, "storage_tokens"], [*BLOCK, *MLP, "attn.qkv.bias_mask"])),
+        ("dinov3_bias", tables.DINOV3_HUB, keys([*OUTER, "storage_tokens"], [*BLOCK, *MLP, "attn.qkv.bias_mask"])),
+        ("dinov3_gated", tables.DINOV3_HUB, keys([*OUTER, "storage_tokens"], [*BLOCK, *GATED, "attn.qkv.bias_mask"])),
     ],
 )  # fmt: skip
 def test_hub_keys_are_those_of_the_publishers(name: str, layout: Layout, expected: set[str]) -> None:
     model = network(name)
     written = from_timm(model.state_dict(), layout, model)
     assert {*written} == expected
-    if layout is layouts.DINOV2_HUB:
+    if layout is tables.DINOV2_HUB:
         assert written["pos_embed"].shape == (1, 17, 48)
     else:
         assert written["blocks.1.attn.qkv.bias"].shape == (144,)
@@ -135,7 +137,7 @@ def test_what_only_training_needs_is_left_out_by_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = network("dinov3_bias")
-    state = from_timm(model.state_dict(), layouts.DINOV3_HUB, model)
+    state = from_timm(model.state_dict(), tables.DINOV3_HUB, model)
     state |= {"mask_token": torch.zeros(1, 48), "rope_embed.periods": torch.zeros(6)}
     torch.save(state, tmp_path / "hub.pth")
     with caplog.at_level(logging.INFO):
@@ -148,24 +150,24 @@ def test_what_only_training_needs_is_left_out_by_name(
 
 def test_biases_that_are_not_zero_are_never_dropped(tmp_path: Path) -> None:
     model = network("dinov3_bias")
-    torch.save(from_timm(model.state_dict(), layouts.DINOV3_HUB, model), tmp_path / "hub.pth")
+    torch.save(from_timm(model.state_dict(), tables.DINOV3_HUB, model), tmp_path / "hub.pth")
     with pytest.raises(ValueError, match=r"unknown blocks\.0\.attn\.q_bias"):
         weights.load_file(network("dinov3"), tmp_path / "hub.pth")
 
 
 def test_the_class_position_is_added_to_the_token() -> None:
     model = network("dinov2_reg")
-    hub = from_timm(model.state_dict(), layouts.DINOV2_HUB, model)
+    hub = from_timm(model.state_dict(), tables.DINOV2_HUB, model)
     shift = torch.randn(1, 1, 48)
     hub["pos_embed"] = torch.cat([shift, hub["pos_embed"][:, 1:]], dim=1)
-    back = to_timm(hub, layouts.DINOV2_HUB, model)
+    back = to_timm(hub, tables.DINOV2_HUB, model)
     torch.testing.assert_close(back["cls_token"], model.cls_token + shift)
     torch.testing.assert_close(back["pos_embed"], model.pos_embed)
 
 
 def test_blocks_in_chunks_are_numbered_through(tmp_path: Path) -> None:
     model = network("dinov2_reg")
-    state = from_timm(model.state_dict(), layouts.DINOV2_HUB, model)
+    state = from_timm(model.state_dict(), tables.DINOV2_HUB, model)
     chunked = {
         key.replace("blocks.1.", "blocks.1.1.").replace("blocks.0.", "blocks.0.0."): value
         for key, value in state.items()
@@ -229,7 +231,7 @@ def test_another_architecture_is_told_by_what_differs(
 
 def test_dinov2_is_told_from_dinov3(tmp_path: Path) -> None:
     model = network("dinov2_reg")
-    torch.save(from_timm(model.state_dict(), layouts.DINOV2_HUB, model), tmp_path / "dinov2.pth")
+    torch.save(from_timm(model.state_dict(), tables.DINOV2_HUB, model), tmp_path / "dinov2.pth")
     with pytest.raises(
         ValueError, match=r"dinov2\.pth does not fit this backbone: missing blocks\.0\.gamma_1"
     ):
@@ -304,7 +306,7 @@ def test_tokens_are_those_of_transformers(name: str, tmp_path: Path) -> None:
 
 def test_a_checkpoint_in_parts_is_put_together(tmp_path: Path) -> None:
     model = network("vit")
-    state = from_timm(model.state_dict(), layouts.HF_VIT, model)
+    state = from_timm(model.state_dict(), tables.HF_VIT, model)
     parts = {
         f"model-{i}.safetensors": {key: state[key].contiguous() for key in sorted(state)[i::2]}
         for i in range(2)

@@ -22,7 +22,8 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import Eva, VisionTransformer, load_state_dict_from_hf
 from torch import Tensor
 
-from paka.layouts import LAYOUTS, TIMM, State, is_unused, recognise, to_timm
+from paka.key_tables import LAYOUTS, TIMM
+from paka.layouts import State, is_unused, recognise, to_timm
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def load_file(network: Transformer, path: str | Path, *, branch: Branch = "teacher") -> None:
-    """Load a checkpoint in any of the layouts of `paka.layouts`; every key has to fit.
+    """Load a checkpoint in any of the layouts of `paka.key_tables`; every key has to fit.
 
     What only training or another task needs is left out by name and logged. Position embeddings of another grid are
     resampled as timm does.
