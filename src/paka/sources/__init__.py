@@ -22,11 +22,13 @@ class Source(Protocol):
         name: Name of the data set, as reports print it.
         split: Name of the split, in the data set's own words.
         tag_names: Names of the image-level tags; empty without tags.
+        has_depth: Whether the depth of the images is known.
     """
 
     name: str
     split: str
     tag_names: tuple[str, ...] = ()
+    has_depth: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
