@@ -78,27 +78,25 @@ def write_miniatures(cfg: DictConfig) -> None:
     root, console = Path(cfg.miniature).expanduser(), report.terminal()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"miniature: expected a new or empty folder, got {root}; choose another or empty it")
-    writers = {group: _writer(cfg, group) for group in _chosen(cfg)}
-    names = {cfg[group].name for group in writers}
-    for group, write in writers.items():
-        folder = root if len(names) == 1 else root / cfg[group].name
-        if not folder.exists() or folder == root:
-            folder.mkdir(parents=True, exist_ok=True)
-            write(folder)
+    groups = {cfg[group].name: group for group in _chosen(cfg)}
+    writers = {name: _writer(cfg, group) for name, group in groups.items()}
+    for name, write in writers.items():
+        folder = root if len(writers) == 1 else root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder)
         count = sum(path.is_file() for path in folder.rglob("*"))
         report.banner(
-            f"paka: miniature of {cfg[group].name}",
-            {"files": str(count), "folder": str(folder)},
+            f"paka: miniature of {name}",
+            {"files": str(count), "folder": printable(str(folder))},
             console=console,
         )
-        _next(_command("doctor", group, f"{group}.root={folder}"), console)
+        _next(_command("doctor", groups[name], f"{groups[name]}.root={folder}"), console)
 
 
 def print_findings(found: Mapping[str, Any], console: Console) -> None:
     """Print what `summary` returned: splits, classes, depth, warnings and problems, each if there is any."""
     _print_splits(found["splits"], console)
-    labelled = [split for split in found["splits"] if split["classes"]]
-    if labelled:
+    for labelled in _by_classes(found["splits"]):
         _print_classes(labelled, console)
     deep = [split for split in found["splits"] if split["depth"]]
     if deep:
@@ -146,10 +144,9 @@ def _writer(cfg: DictConfig, group: str) -> Any:
 def _facts(cfg: DictConfig) -> dict[str, str]:
     facts = {}
     for group in _chosen(cfg):
-        root = OmegaConf.select(cfg, f"{group}.root")
-        facts[group] = cfg[group].name + ("" if root is None else f" in {printable(str(root))}")
-        if cfg[group].home is not None:
-            facts["published"] = cfg[group].home
+        root, home = OmegaConf.select(cfg, f"{group}.root"), cfg[group].home
+        where = "" if root is None else f" in {printable(str(root))}"
+        facts[group] = f"{cfg[group].name}{where}" + ("" if home is None else f"\npublished at {home}")
     reads = "every image" if cfg.sample is None else f"at most {cfg.sample} images of each split"
     return {**facts, "reads": reads, "folder": cfg.output_dir}
 
@@ -180,9 +177,21 @@ def _heading(title: str, console: Console) -> None:
 
 def _print_splits(splits: list[dict[str, Any]], console: Console) -> None:
     _heading("Images", console)
-    header = ["split", "used as", "images", "read", "problems", "smallest", "median", "largest", "files"]
+    header = [
+        "data",
+        "split",
+        "used as",
+        "images",
+        "read",
+        "problems",
+        "smallest",
+        "median",
+        "largest",
+        "files",
+    ]
     rows: list[list[str | Text]] = [
         [
+            split["data set"],
             split["split"],
             ", ".join(split["roles"]),
             f"{split['images']:,}",
@@ -196,7 +205,15 @@ def _print_splits(splits: list[dict[str, Any]], console: Console) -> None:
         ]
         for split in splits
     ]
-    report.print_columns(header, rows, [True, True, *[False] * 6, True], console)
+    report.print_columns(header, rows, [True, True, True, *[False] * 6, True], console)
+
+
+def _by_classes(splits: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the splits with masks, those of the same classes together."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for split in splits:
+        groups.setdefault(tuple(row["class"] for row in split["classes"]), []).append(split)
+    return [group for names, group in groups.items() if names]
 
 
 def _print_classes(splits: list[dict[str, Any]], console: Console) -> None:
@@ -219,7 +236,7 @@ def _print_classes(splits: list[dict[str, Any]], console: Console) -> None:
             *(x for s in splits for x in (f"{s['void']:.2f} %", "")),
         ]
     )
-    header = ["class", splits[0]["split"], *(x for split in splits for x in (split["split"], "images"))]
+    header = ["class", "", *(x for split in splits for x in (split["split"], "images"))]
     report.print_columns(header, rows, [True, True, *[False] * 2 * len(splits)], console)
     if len(first) > len(order):
         console.print(Text(f"and {len(first) - len(order)} more classes in findings.json", style="dim"))
@@ -292,7 +309,8 @@ def _close(
         ValueError: Something has to be put right.
     """
     read = sum(split["read"] for split in found["splits"])
-    verdict = f"\n{name} is sound: {read:,} images read in {seconds:.1f} s"
+    be = "are" if " and " in name else "is"
+    verdict = f"\n{name} {be} sound: {read:,} images read in {seconds:.1f} s"
     if found["sound"]:
         console.print(Text(verdict, style="bold green"))
     console.print(Text("\nFiles", style="bold"))
@@ -301,5 +319,5 @@ def _close(
         count = len(found["problems"])
         what = "1 problem" if count == 1 else f"{count:,} problems"
         raise ValueError(
-            f"{name} is not sound: {what}, listed in {paths['problems.csv']}; then check again: {command_line()}"
+            f"{name} {be} not sound: {what}, listed in {paths['problems.csv']}; then check again: {command_line()}"
         )

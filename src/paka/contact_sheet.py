@@ -16,14 +16,17 @@ from paka.findings import SplitFindings
 from paka.inspection import drawn, sentence
 from paka.sources import Source
 
-TILE = (300, 225)
+TILE = (306, 230)
 """Most pixels of a picture, width and height."""
+ACROSS = 6
+"""Pictures in a row: six images, or three with a mask or a depth each."""
 MOST_NAMES = 32
 """Most classes with a legend."""
 OPACITY = 0.7
 """Of the class colours over the image."""
 
-_WIDTH, _MARGIN, _GAP, _CAPTION, _LINE = 2000, 32, 6, 44, 34
+_MARGIN, _GAP, _BETWEEN, _CAPTION, _LINE = 32, 6, 20, 44, 34
+_WIDTH = 2 * _MARGIN + ACROSS * (TILE[0] + _BETWEEN) - _BETWEEN
 _PAPER, _INK, _MUTED, _BAD = (255, 255, 255), (26, 26, 26), (107, 107, 107), (176, 32, 32)
 _VOID_COLOUR = (222, 222, 222)
 _DEPTHS = "viridis_r"
@@ -62,7 +65,7 @@ def draw(path: Path, splits: Sequence[SplitFindings], count: int) -> Path | None
         The path, or None if there is nothing to draw.
     """
     opened = [split for split in splits if split.source is not None and len(split.source)]
-    shares = [count // len(opened) + (place < count % len(opened)) for place in range(len(opened))]
+    shares = evenly(count, [len(split.source or ()) for split in opened])
     cells = [
         _cell(split, split.source, index)
         for split, share in zip(opened, shares, strict=True)
@@ -71,16 +74,23 @@ def draw(path: Path, splits: Sequence[SplitFindings], count: int) -> Path | None
     ]
     if not cells:
         return None
-    kinds = [
-        kind for kind in ("image", "mask", "depth") if any(getattr(cell, kind) is not None for cell in cells)
-    ]
-    columns = max(
-        1, (_WIDTH - 2 * _MARGIN + 3 * _GAP) // (len(kinds or ["image"]) * (TILE[0] + _GAP) + 2 * _GAP)
-    )
-    sheet = _grid(cells, kinds or ["image"], min(columns, len(cells)))
-    footers = [*_legends(opened), *_scale(cells)]
-    _stack([sheet, *footers]).save(path)
+    labels = [kind for kind in ("mask", "depth") if any(getattr(cell, kind) is not None for cell in cells)]
+    _stack([_grid(cells, ["image", *labels]), *_legends(opened), *_scale(cells)]).save(path)
     return path
+
+
+def evenly(count: int, sizes: Sequence[int]) -> list[int]:
+    """Return how many of `count` each part gives: the same number, or all it has if that is less.
+
+    Args:
+        count: How many are wanted in all.
+        sizes: How many each part has.
+    """
+    shares = [0 for _ in sizes]
+    for place in sorted(range(len(sizes)), key=lambda place: sizes[place]):
+        waiting = sum(not share for share in shares)
+        shares[place] = min(sizes[place], -(-(count - sum(shares)) // waiting))
+    return shares
 
 
 def overlay(image: Pixels, mask: Pixels, palette: Pixels) -> Pixels:
@@ -99,7 +109,8 @@ def overlay(image: Pixels, mask: Pixels, palette: Pixels) -> Pixels:
 
 def _cell(split: SplitFindings, source: Source, index: int) -> Cell:
     name = PurePath(split.item(index))
-    cell = Cell(f"{split.split}   {name.parent.name}/{name.name}" if name.suffix else split.item(index))
+    short = name.name if name.parent.name == split.split else f"{name.parent.name}/{name.name}"
+    cell = Cell(f"{split.split}   {short}" if name.suffix else split.item(index))
     try:
         image = source.image(index)
         cell = cell._replace(image=image)
@@ -112,21 +123,18 @@ def _cell(split: SplitFindings, source: Source, index: int) -> Cell:
     return cell
 
 
-def _grid(cells: Sequence[Cell], kinds: Sequence[str], columns: int) -> Image.Image:
+def _grid(cells: Sequence[Cell], kinds: Sequence[str]) -> Image.Image:
     """Return the cells in rows, each as high as its highest picture."""
-    width = len(kinds) * (TILE[0] + _GAP) + 2 * _GAP
+    columns, step = ACROSS // len(kinds), len(kinds) * (TILE[0] + _GAP) - _GAP + _BETWEEN
     depths = _depth_range(cells)
-    rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
-    drawn_rows = []
-    for row in rows:
-        pictures = [_picture(cell, kinds, depths) for cell in row]
-        line = Image.new(
-            "RGB", (2 * _MARGIN + columns * width - 3 * _GAP, max(one.height for one in pictures)), _PAPER
-        )
+    lines = []
+    for first in range(0, len(cells), columns):
+        pictures = [_picture(cell, kinds, depths) for cell in cells[first : first + columns]]
+        line = Image.new("RGB", (_WIDTH, max(one.height for one in pictures)), _PAPER)
         for place, picture in enumerate(pictures):
-            line.paste(picture, (_MARGIN + place * width, 0))
-        drawn_rows.append(line)
-    return _stack(drawn_rows)
+            line.paste(picture, (_MARGIN + place * step, line.height - picture.height))
+        lines.append(line)
+    return _stack(lines, edge=0)
 
 
 def _picture(cell: Cell, kinds: Sequence[str], depths: tuple[float, float]) -> Image.Image:
@@ -191,10 +199,10 @@ def _legend(names: Sequence[str], palette: Pixels) -> Image.Image:
     entries = [*zip(names, map(tuple, palette.tolist()), strict=False), ("void", _VOID_COLOUR)]
     wide = max(_font(18).getlength(name) for name, _ in entries) + 58
     columns = max(1, int((_WIDTH - 2 * _MARGIN) // wide))
-    legend = Image.new("RGB", (_WIDTH, -(-len(entries) // columns) * _LINE), _PAPER)
+    legend = Image.new("RGB", (_WIDTH, (1 + -(-len(entries) // columns)) * _LINE - _MARGIN // 2), _PAPER)
     pen = ImageDraw.Draw(legend)
     for place, (name, colour) in enumerate(entries):
-        x, y = _MARGIN + round(place % columns * wide), place // columns * _LINE
+        x, y = _MARGIN + round(place % columns * wide), place // columns * _LINE + _MARGIN // 2
         pen.rectangle((x, y + 5, x + 20, y + 25), fill=colour, outline=_MUTED)
         pen.text((x + 30, y + 15), name, fill=_INK, font=_font(18), anchor="lm")
     return legend
@@ -216,13 +224,10 @@ def _scale(cells: Sequence[Cell]) -> list[Image.Image]:
     return [scale]
 
 
-def _stack(parts: Sequence[Image.Image]) -> Image.Image:
-    """Return pictures below each other on paper."""
-    edge = _MARGIN if len(parts) > 1 or parts else 0
-    sheet = Image.new(
-        "RGB", (max(one.width for one in parts), sum(one.height for one in parts) + edge), _PAPER
-    )
-    y = edge // 2
+def _stack(parts: Sequence[Image.Image], edge: int = _MARGIN) -> Image.Image:
+    """Return pictures below each other on paper with an edge above and below."""
+    sheet = Image.new("RGB", (_WIDTH, sum(one.height for one in parts) + 2 * edge), _PAPER)
+    y = edge
     for part in parts:
         sheet.paste(part, (0, y))
         y += part.height

@@ -17,6 +17,9 @@ from paka.sources import VOID, Source
 IDS = VOID + 1
 """Values that a pixel of a mask can have."""
 
+TRAINING = {"data", "train"}
+"""Roles of splits that may share images with each other, but with none that is scored."""
+
 
 class Problem(NamedTuple):
     """Something that has to be put right.
@@ -32,11 +35,12 @@ class Problem(NamedTuple):
     sentence: str
 
 
-class Reading(NamedTuple):
+@dataclass(frozen=True)
+class Reading:
     """What one image has, or why it cannot be used.
 
     Attributes:
-        index: Its number in the split.
+        index: Number of the image in the split.
         size: Width and height in pixels; None if it cannot be read.
         digest: 64 bits of a hash of its pixels.
         counts: Pixels of each mask id, (256,) int64; None without a mask.
@@ -104,6 +108,11 @@ class SplitFindings:
         if reading.problem is not None:
             self.problems.append(Problem(self.split, self.item(reading.index), reading.problem))
 
+    @property
+    def title(self) -> str:
+        """Name of the data set, if it is known, and of the split."""
+        return self.split if self.source is None else f"{self.source.name} {self.split}"
+
     def item(self, index: int) -> str:
         """Return what the source calls an image, as it can be printed."""
         return "" if self.source is None else printable(self.source.item(index))
@@ -116,7 +125,11 @@ def printable(text: str) -> str:
 
 def cautions(splits: Sequence[SplitFindings]) -> list[str]:
     """Return what may surprise in the splits and between them: one sentence each."""
-    between = [shared for pair in combinations(splits, 2) if (shared := _shared(*pair))]
+    between = [
+        shared
+        for one, other in combinations(splits, 2)
+        if not {*one.roles, *other.roles} <= TRAINING and (shared := _shared(one, other))
+    ]
     return [
         *(warning for split in splits for warning in (*split.warnings, *_copies(split), *_absent(split))),
         *between,
@@ -142,6 +155,7 @@ def _summary(split: SplitFindings) -> dict[str, Any]:
         PurePath(split.item(index)).suffix.lower().lstrip(".") for index in range(total)
     ).most_common()
     return {
+        "data set": "" if split.source is None else split.source.name,
         "split": split.split,
         "roles": list(split.roles),
         "images": total,
@@ -188,7 +202,7 @@ def _absent(split: SplitFindings) -> list[str]:
         return []
     absent = [name for name, images in zip(split.classes, split.images, strict=False) if not images]
     shown = ", ".join(absent[:8]) + ", ..." * (len(absent) > 8)
-    return [f"{len(absent)} of {len(split.classes)} classes never occur in {split.split}: {shown}"] * bool(
+    return [f"{len(absent)} of {len(split.classes)} classes never occur in {split.title}: {shown}"] * bool(
         absent
     )
 
@@ -200,20 +214,18 @@ def _copies(split: SplitFindings) -> list[str]:
         return []
     place = int(np.flatnonzero(first[inverse] != np.arange(len(digests)))[0])
     copy, original = (split.item(split.indices[one]) for one in (place, int(first[inverse][place])))
-    return [f"{_images(count)} of {split.split} copy others in it pixel by pixel, as {copy} does {original}"]
+    return [
+        f"images of {split.title} that copy others in it, pixel by pixel: {count}, as {copy} does {original}"
+    ]
 
 
 def _shared(one: SplitFindings, other: SplitFindings) -> str | None:
-    sides = [np.array(split.digests, np.uint64) for split in (one, other)]
-    _, places, elsewhere = np.intersect1d(*sides, return_indices=True)
+    left, right = (np.array(split.digests, np.uint64) for split in (one, other))
+    _, places, elsewhere = np.intersect1d(left, right, return_indices=True)
     if not len(places):
         return None
     items = one.item(one.indices[int(places[0])]), other.item(other.indices[int(elsewhere[0])])
     return (
-        f"leak: {_images(len(places))} of {other.split} occur in {one.split} too, pixel by pixel, as {items[1]} does as "
-        f"{items[0]}; leave them out of one"
+        f"leak: images of {other.title} that are in {one.title} too, pixel by pixel: {len(places)}, as {items[1]} is "
+        f"{items[0]}; leave them out of one of the two"
     )
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"

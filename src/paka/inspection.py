@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -83,13 +84,13 @@ def read(source: Source, index: int, *, masks: bool) -> Reading:
     try:
         image = source.image(index)
         shape = image.shape[0], image.shape[1]
-        reading = reading._replace(size=shape[::-1], digest=_digest(image))
+        reading = replace(reading, size=shape[::-1], digest=_digest(image))
         if masks:
-            reading = reading._replace(counts=_count(source, index, shape))
+            reading = replace(reading, counts=_count(source, index, shape))
         if source.has_depth:
-            reading = reading._replace(depth=_measure(source, index, shape))
+            reading = replace(reading, depth=_measure(source, index, shape))
     except _FAILURES as error:
-        reading = reading._replace(problem=sentence(error))
+        reading = replace(reading, problem=sentence(error))
     return reading
 
 
@@ -203,7 +204,7 @@ def _read_mine(index: int) -> Reading:
 
 def _digest(image: NDArray[np.uint8]) -> int:
     digest = hashlib.blake2b(str(image.shape).encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(image.tobytes())
     return int.from_bytes(digest.digest(), "little")
 
 

@@ -230,6 +230,8 @@ def _count_classes(folder: Path) -> int:
     masks = [path / os.fsdecode(file) for path in folders for file in list_files(path, (".png",))]
     count = 1 + max(map(_largest_stored, masks), default=-1)
     if not count:
+        for mask in masks:
+            read_mask(mask)  # a broken one says so itself
         raise ValueError(
             f"the {len(masks)} masks in {folder} hold no class: expected ids from 0 up, "
             f"found {VOID} (void) only; label some pixels or move the folder away"
