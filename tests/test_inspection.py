@@ -336,7 +336,7 @@ def test_the_sheet_shows_what_cannot_be_read_and_depth(tmp_path: Path):
     _empty(root)
     depth = np.linspace(0, 5, 6, dtype=np.float32).reshape(2, 3)
     splits = [*found(root), *inspect(partial(Synthetic, count=3, depth=depth), {"test": "x"}, workers=1)]
-    assert draw(tmp_path / "sheet.png", splits, 12) == tmp_path / "sheet.png"
+    assert draw(tmp_path / "sheet.png", splits, 24) == tmp_path / "sheet.png"
     with Image.open(tmp_path / "sheet.png") as sheet:
         colours = {colour for _, colour in sheet.getcolors(1 << 24)}
         assert sheet.width == 2000
