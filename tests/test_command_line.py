@@ -158,6 +158,36 @@ def test_evaluation_has_its_own_keys():
     assert problems("kernel=rbf", name="evaluate")[0].startswith("kernel: no such key")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "data: expected data=.* or benchmark=.*, got neither; add one, as data=folder data.root=PATH"),
+        (["benchmark=none"], "data: expected data=.* got neither"),
+        (["data=voz"], "data: expected one of .*, got 'voz'"),
+        (["data=coco"], "data.root: expected a value, got none"),
+        (["data=scenes", "sample=0"], "sample: expected null or an integer of at least 1, got 0"),
+        (["data=scenes", "contact_sheet=-1"], "contact_sheet: expected an integer of at least 0, got -1"),
+        (["data=scenes", "sampel=3"], "sampel: no such key; did you mean sample?"),
+        (["data=scenes", "backbone=tiny"], "backbone: no such key"),
+    ],
+)
+def test_the_doctor_refuses(arguments: list[str], sentence: str):
+    (found,) = problems(*arguments, name="doctor")
+    assert re.match(sentence.replace("?", r"\?"), found), found
+
+
+def test_the_doctor_takes_data_a_benchmark_or_both():
+    data, benchmark = ["data=coco", "data.root=x"], ["benchmark=camvid", "benchmark.root=y"]
+    for arguments in (
+        data,
+        benchmark,
+        [*data, *benchmark],
+        ["data=coco", "miniature=x"],
+        ["benchmark=folder", "miniature=x"],
+    ):
+        assert problems(*arguments, name="doctor") == []
+
+
 def test_presets_of_the_user_are_found(tmp_path: Path):
     (tmp_path / "experiment").mkdir()
     preset = tmp_path / "experiment" / "mine.yaml"
@@ -176,6 +206,8 @@ def test_presets_of_the_user_are_found(tmp_path: Path):
         ("train", ["kernel.bandwith=1"], "kernel.bandwith: no such key"),
         ("train", ["--backbone", "vitb"], "--backbone: no such option; settings are written name=value"),
         ("evaluate", ["split=train"], "split: expected one of val, test, got 'train'"),
+        ("doctor", ["data=coco"], "data.root: expected a value, got none; add data.root=..."),
+        ("doctor", [], "data: expected data="),
     ],
 )
 def test_mistake_ends_the_program_before_torch(

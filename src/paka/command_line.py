@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import AnyNode, DictConfig, ListConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from paka.relations import get
 from paka.rules import RULED, keys, shown, validate
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
@@ -169,8 +170,23 @@ class Checker:
             problems += self._value_problems(cfg, composed.hydra.runtime.choices, override)
         # What could not be applied has left a sound value in place, so the rest can still be judged.
         return (
-            problems + validate(cfg) + _launch_problems(cfg, multirun=multirun) if self.is_run else problems
+            problems + self._nothing_to_do(cfg) + validate(cfg) + _launch_problems(cfg, multirun=multirun)
+            if self.is_run
+            else problems
         )
+
+    def _nothing_to_do(self, cfg: DictConfig) -> list[str]:
+        """Refuse a program that takes data, a benchmark or both, but got neither."""
+        if any(get(cfg, group) is not None for group in ("data", "benchmark")):
+            return []
+        names = {
+            group: ", ".join(name for name in self.options(group) if name not in ("none", "same"))
+            for group in ("data", "benchmark")
+        }
+        return [
+            f"data: expected data={names['data']} or benchmark={names['benchmark']}, got neither; add one, as "
+            "data=folder data.root=PATH"
+        ]
 
     def _value_problems(self, cfg: DictConfig, choices: DictConfig, override: Override) -> Iterator[str]:
         """Apply one override to `cfg`; yield what keeps it from being applied."""
@@ -194,7 +210,7 @@ class Checker:
         chosen = choices.get(group)
         for option in self.options(group):
             if option != chosen and (close := _close(rest, self._file(group, option))):
-                return f" with {group}={chosen}; {group}={option} has {group}.{close[0]}"
+                return f" with {group}={chosen or 'null'}; {group}={option} has {group}.{close[0]}"
         return _siblings(cfg, key)
 
 

@@ -31,6 +31,8 @@ __all__ = [
     "format_rows",
     "markdown_table",
     "merge_results",
+    "print_columns",
+    "print_facts",
     "print_table",
     "read_results",
     "summarise",
@@ -59,16 +61,33 @@ def print_table(scores: Sequence[Score], console: Console) -> None:
         console: Where to print.
     """
     caption, header, rows = layout(scores)
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    left = left_aligned(header)
-    _print_cells(console, _cells(header, widths, left, "bold"))
+    place = header.index("delta")
+    styled: list[list[str | Text]] = [[*row] for row in rows]
+    for score, row in zip(scores, styled, strict=True):
+        row[place] = Text(str(row[place]), style=_verdict(score))
+    print_columns(header, styled, left_aligned(header), console)
+    _print(console, Text(caption, style="dim"))
+
+
+def print_columns(
+    header: Sequence[str], rows: Sequence[Sequence[str | Text]], left: Sequence[bool], console: Console
+) -> None:
+    """Print a table whose rows never wrap.
+
+    Args:
+        header: Titles of the columns.
+        rows: Cells, as many as there are titles; styled ones keep their style.
+        left: Which columns are aligned to the left.
+        console: Where to print.
+    """
+    texts = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    titles = [Text(title, style="bold") for title in header]
+    widths = [max(cell.cell_len for cell in column) for column in zip(titles, *texts, strict=True)]
+    _print_cells(console, titles, widths, left)
     dash = "─" if console.encoding.startswith("utf") else "-"
     _print(console, Text(dash * (sum(widths) + 2 * len(widths) - 2), style="dim"))
-    for score, row in zip(scores, rows, strict=True):
-        cells = _cells(row, widths, left, "")
-        cells[header.index("delta")].stylize(_verdict(score))
-        _print_cells(console, cells)
-    _print(console, Text(caption, style="dim"))
+    for row in texts:
+        _print_cells(console, row, widths, left)
 
 
 def banner(title: str, facts: Mapping[str, str], *, console: Console | None = None) -> None:
@@ -87,7 +106,7 @@ def banner(title: str, facts: Mapping[str, str], *, console: Console | None = No
         raise ValueError(f"a banner has at most {BANNER_LINES} lines, not {lines}; leave facts to the report")
     console = console or terminal()
     _print(console, Text(title, style="bold"))
-    _print_facts(console, facts)
+    print_facts(console, facts)
 
 
 def closing(
@@ -110,7 +129,7 @@ def closing(
         _print(console, Text("\nResults", style="bold"))
         print_table(scores, console)
     _print(console, Text("\nFiles", style="bold"))
-    _print_facts(console, {name: str(path) for name, path in paths.items()})
+    print_facts(console, {name: str(path) for name, path in paths.items()})
     _print(console, Text("\nNext", style="bold"))
     _print(console, Text(f"  {next_command}", style="cyan"))
 
@@ -189,22 +208,21 @@ def _print(console: Console, text: Text) -> None:
     console.print(text, soft_wrap=True)
 
 
-def _print_facts(console: Console, facts: Mapping[str, str]) -> None:
+def print_facts(console: Console, facts: Mapping[str, str]) -> None:
+    """Print aligned `name  value` lines."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         indented = value.replace("\n", "\n" + " " * (width + 4))
         _print(console, Text.assemble(("  " + name.ljust(width), "dim"), "  ", indented))
 
 
-def _cells(texts: Sequence[str], widths: Sequence[int], left: Sequence[bool], style: str) -> list[Text]:
-    return [
-        Text(text.ljust(width) if to_left else text.rjust(width), style=style)
-        for text, width, to_left in zip(texts, widths, left, strict=True)
-    ]
-
-
-def _print_cells(console: Console, cells: Sequence[Text]) -> None:
-    line = Text("  ").join(cells)
+def _print_cells(
+    console: Console, cells: Sequence[Text], widths: Sequence[int], left: Sequence[bool]
+) -> None:
+    aligned = [cell.copy() for cell in cells]
+    for cell, width, to_left in zip(aligned, widths, left, strict=True):
+        cell.align("left" if to_left else "right", width)
+    line = Text("  ").join(aligned)
     line.rstrip()
     _print(console, line)
 

@@ -111,6 +111,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "objective.loss.seed",
         "objective.loss.queue",
         "kernel.seed",
+        "contact_sheet",
     ),
     _NOT_NEGATIVE: (
         "optim.lr_schedule.end",
@@ -164,6 +165,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "profile.test_images",
         "teacher.refresh",
         "data.limit",
+        "sample",
     ),
     _FRACTION: ("data.fraction", "data.labelled", "benchmark.labelled"),
     _or(None, _above(0)): ("trainer.gradient_clip",),
@@ -247,7 +249,7 @@ def validate(cfg: DictConfig) -> list[str]:
         # A key that refers to a missing one is not missing itself.
         key: f"{key}: expected a value, got none; add {key}=..."
         for key, value in _items(plain)
-        if value == "???"
+        if value == "???" and not _is_excused(cfg, key)
     }
     problems |= _single(cfg)
     across = [
@@ -256,6 +258,11 @@ def validate(cfg: DictConfig) -> list[str]:
         if not problems.keys() & set(rule.keys) and all(get(cfg, key) is not ABSENT for key in rule.keys)
     ]
     return [*problems.values(), *filter(None, across)]
+
+
+def _is_excused(cfg: DictConfig, key: str) -> bool:
+    """Return whether a missing value is not needed: where a data set is, when a miniature of it is to be written."""
+    return get(cfg, "miniature") not in (ABSENT, None) and key.partition(".")[0] in ("data", "benchmark")
 
 
 def keys(node: Any) -> Iterator[str]:

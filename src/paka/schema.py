@@ -260,8 +260,22 @@ class Evaluate:
     profile: Profile = MISSING
 
 
+@dataclass
+class Doctor:
+    """The keys of `conf/doctor.yaml`."""
+
+    miniature: str | None = MISSING
+    sample: int | None = MISSING
+    contact_sheet: int = MISSING
+    run_name: str = MISSING
+    output_dir: str = MISSING
+    data: Any = MISSING
+    benchmark: Any = MISSING
+
+
 def register() -> None:
     """Make the schemas known to Hydra."""
     store = ConfigStore.instance()
     store.store("train_schema", Train)
     store.store("evaluate_schema", Evaluate)
+    store.store("doctor_schema", Doctor)

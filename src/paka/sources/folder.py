@@ -198,13 +198,22 @@ def _count_classes(folder: Path) -> int:
     """Return one more than the largest class id in the masks of all splits, so that they agree."""
     folders = [folder / split for split in SPLITS if (folder / split).is_dir()]
     masks = [path / os.fsdecode(file) for path in folders for file in list_files(path, (".png",))]
-    count = 1 + max((_largest_id(read_mask(mask)) for mask in masks), default=-1)
+    count = 1 + max(map(_largest_stored, masks), default=-1)
     if not count:
+        for mask in masks:
+            read_mask(mask)  # a broken one says so itself
         raise ValueError(
             f"the {len(masks)} masks in {folder} hold no class: expected ids from 0 up, "
             f"found {VOID} (void) only; label some pixels or move the folder away"
         )
     return count
+
+
+def _largest_stored(path: Path) -> int:
+    try:
+        return _largest_id(read_mask(path))
+    except (ValueError, FileNotFoundError):  # refused by name when it is read as the mask of its image
+        return -1
 
 
 def _largest_id(mask: NDArray[np.uint8]) -> int:
