@@ -28,6 +28,9 @@ from paka.rules import RULED, keys, shown, validate
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 """Variables in which launchers tell a process its number."""
 
+LISTED = 24
+"""Options of a group that a message still lists."""
+
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 _ACCEPTED: dict[type, tuple[type, ...]] = {
     bool: (bool,),
@@ -153,11 +156,12 @@ class Checker:
 
     def _option_problems(self, override: Override) -> Iterator[str]:
         group, options = override.key_or_group, self.options(override.key_or_group)
+        listed = ", ".join(options) if len(options) <= LISTED else f"the {len(options)} that --help lists"
         for name in _names(override):
             if name not in options:
                 close = difflib.get_close_matches(name or "", options, n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                yield f"{group}: expected one of {', '.join(options)}, got {shown(name)}{hint}"
+                yield f"{group}: expected one of {listed}, got {shown(name)}{hint}"
 
     def _problems(self, overrides: list[Override], *, multirun: bool) -> list[str]:
         """Return the problems of one run's overrides."""
