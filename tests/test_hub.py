@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 import safetensors.torch
 import timm
 import torch
+from huggingface_hub.errors import GatedRepoError
 from torch import Tensor
 
+from paka import weights
 from paka.encoder import create_encoder
 
 ARCH = {"depth": 2, "embed_dim": 96, "num_heads": 4}
@@ -70,3 +73,25 @@ def test_a_key_too_many_is_named(hub: Path) -> None:
 def test_nothing_cached_and_no_network(hub: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"backbone\.weights=FILE"):
         create_encoder("vit_base_patch14_reg4_dinov2.lvd142m", arch=ARCH)
+
+
+def test_gated_weights_say_what_to_do(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gated(*_: object, **__: object) -> None:
+        response = httpx.Response(403, request=httpx.Request("GET", "https://hub.example"))
+        raise GatedRepoError("403 Client Error", response=response)
+
+    monkeypatch.setattr(weights, "load_state_dict_from_hf", gated)
+    message = r"the weights of vit_small_patch16_dinov3\.lvd1689m are gated: accept their licence .* `hf auth login`, or give a file"
+    with pytest.raises(FileNotFoundError, match=message):
+        create_encoder("vit_small_patch16_dinov3.lvd1689m", arch=ARCH)
+
+
+def test_unknown_tags_and_models_without_weights_are_named(hub: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"expected a tag of timm's vit_small_patch16_dinov3, got .*choose one of .*lvd1689m"
+    ):
+        create_encoder("vit_small_patch16_dinov3.lvd", arch=ARCH)
+    network = create_encoder("vit_tiny_patch16_224", pretrained=False, arch=ARCH).model
+    network.pretrained_cfg["hf_hub_id"] = None
+    with pytest.raises(ValueError, match=r"there are no published weights of my_own"):
+        weights.load_published(network, "my_own")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from tests.trees import SPLITS, write_folder
 
 from paka.contact_sheet import draw, evenly, overlay
 from paka.findings import SplitFindings, summary
-from paka.inspection import drawn, inspect, sentence
+from paka.inspection import DATA, drawn, inspect, sentence
 from paka.sources import Source
 from paka.sources.coco import Coco
 from paka.sources.folder import Folder
@@ -353,3 +355,29 @@ def test_the_sheet_shows_what_cannot_be_read_and_depth(tmp_path: Path):
         assert sheet.width == 2000
     assert {(176, 32, 32), (222, 222, 222)} <= colours
     assert draw(tmp_path / "none.png", found(tmp_path / "nowhere"), 12) is None
+
+
+def archived(path: Path, name: str, data: bytes) -> list[str]:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(name, data)
+    (split,) = inspect(partial(Folder, root=path), {DATA: "train"}, workers=1)
+    return [problem.sentence for problem in split.problems]
+
+
+def test_what_may_be_an_attack_is_told(tmp_path: Path) -> None:
+    (text,) = archived(tmp_path / "slip.zip", "../outside.png", b"1")
+    assert "names a file outside of itself, '../outside.png'" in text
+    bomb = bytearray((write_folder(tmp_path / "tree") / "images/train/0.png").read_bytes())
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    (text,) = archived(tmp_path / "bomb.zip", "a.png", bytes(bomb))
+    assert "bomb.zip/a.png" in text
+    assert "may be a decompression bomb" in text
+
+
+def test_a_very_wide_image_is_no_problem(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "train").mkdir(parents=True)
+    Image.new("RGB", (40_000, 16)).save(tmp_path / "images/train/a.jpg")
+    Image.new("L", (40_000, 16)).save(tmp_path / "masks/train/a.png")
+    assert problems(tmp_path, splits={"train": "train"}) == []

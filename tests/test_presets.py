@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import safetensors.torch
+import timm
 import torch
 from tests.configurations import OPTIONS, choosing, composed
 
+from paka import weights
 from paka.config import build
-from paka.encoder import Encoder
+from paka.encoder import Encoder, timm_options
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -112,3 +116,26 @@ def test_position_embeddings_as_their_authors_resample_them(preset: str) -> None
     with torch.no_grad():
         assert torch.equal(timms(native).patches, theirs(native).patches)
         assert not torch.allclose(timms(other).patches, theirs(other).patches, atol=1e-4)
+
+
+def test_there_and_back_through_plain_timm(preset: str, tmp_path: Path) -> None:
+    encoder, arch = reduced(preset), {"depth": 2, "embed_dim": 96, "num_heads": 4}
+    arch |= {"patch_size": 8, "img_size": 128} if preset == "tiny" else {}
+    weights.save(encoder.model, tmp_path / "encoder.safetensors")
+    name = composed(*choosing("backbone", preset)).backbone.encoder.model
+    plain = timm.create_model(name, **timm_options(arch)).eval()
+    plain.load_state_dict(safetensors.torch.load_file(tmp_path / "encoder.safetensors"))
+    images = torch.randint(0, 256, (1, 3, 3 * encoder.patch_size, 2 * encoder.patch_size), dtype=torch.uint8)
+    with torch.no_grad():
+        tokens = encoder(images)
+        expected = plain.forward_features((images.float() - encoder.mean) / encoder.std)
+        found = torch.cat([tokens.prefix, tokens.patches.flatten(1, 2)], dim=1)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        for value in plain.parameters():
+            value.mul_(1.5)
+        safetensors.torch.save_file(plain.state_dict(), tmp_path / "plain.safetensors")
+        weights.load_file(encoder.model, tmp_path / "plain.safetensors")
+        again = plain.forward_features((images.float() - encoder.mean) / encoder.std)
+        torch.testing.assert_close(
+            encoder(images).patches.flatten(1, 2), again[:, len(tokens.prefix[0]) :], rtol=0, atol=1e-6
+        )
