@@ -132,6 +132,13 @@ def starting_point(cfg: DictConfig) -> str:
     return "pretrained" if cfg.backbone.pretrained else "random weights"
 
 
+def licence(cfg: DictConfig, encoder: Encoder) -> str:
+    """Return the licence of the weights that the run starts from, as far as it is known."""
+    if cfg.backbone.weights is not None:
+        return f"that of {cfg.backbone.weights}; timm's own weights of this model: {encoder.licence}"
+    return encoder.licence if cfg.backbone.pretrained else "none: random weights"
+
+
 def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callback]) -> L.Trainer:
     """Return the trainer: one long epoch of `max_steps` optimizer steps, CSV always on."""
     loggers: list[Logger] = [CSVLogger(output_dir, name="", version="")]

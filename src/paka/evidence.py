@@ -11,7 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from paka import report, visualize, weights
+from paka import assembly, report, visualize, weights
 from paka.benchmark import Benchmark
 from paka.encoder import Encoder, timm_options
 from paka.features import extract, read_images, read_masks
@@ -71,7 +71,7 @@ def _facts_of(cfg: DictConfig, trained: Encoder) -> dict[str, str]:
     """Return what has to travel with the weights to use them, and to be allowed to."""
     return {
         "timm_model": cfg.backbone.encoder.model,
-        "licence_of_start": trained.licence,
+        "licence_of_start": assembly.licence(cfg, trained),
         "pos_embed": str(cfg.backbone.encoder.resampling or "timm"),
     }
 
@@ -147,6 +147,7 @@ def draw_comparison(
             before=before.prediction[shown].numpy(),
             after=after.prediction[shown].numpy(),
             classes=source.classes,
+            colours=source.palette,
             iou=iou.numpy(),
         )
         captions[f"figures/{name}.png"] = f"Segmentations of the protocol {name} before and after."

@@ -90,8 +90,9 @@ def _mlp(state: State) -> str:
     """Return the kind of MLP of a timm transformer, see `Row`."""
     if "blocks.0.mlp.fc1_g.weight" in state:
         return "gated"
-    into, out = state["blocks.0.mlp.fc1.weight"], state["blocks.0.mlp.fc2.weight"]
-    return "packed" if into.shape[0] == 2 * out.shape[1] else "plain"
+    into, out = (state.get(f"blocks.0.mlp.fc{i}.weight") for i in (1, 2))
+    packed = into is not None and out is not None and into.shape[0] == 2 * out.shape[1]
+    return "packed" if packed else "plain"
 
 
 def _patch_positions(network: nn.Module) -> bool:

@@ -115,7 +115,7 @@ def _facts(
     size = f"{whole:.1f} M parameters{partly}, patch {encoder.patch_size}"
     return {
         "backbone": f"{cfg.backbone.name}, {size}, {assembly.starting_point(cfg)}",
-        "licence": f"{encoder.licence}, of the weights it starts from",
+        "licence": assembly.licence(cfg, encoder),
         "images": f"{source.name}, {len(source)} of them, no mask read, global {sides[0]} px, local {sides[1]} px",
         "objective": f"{choices['objective']}, kernel {choices['kernel']}",
         "steps": f"{cfg.trainer.max_steps} of {cfg.backbone.batch_size} images, seed {cfg.seed}",

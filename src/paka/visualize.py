@@ -78,8 +78,8 @@ def segmentation_figure(
     before: Pixels,
     after: Pixels,
     classes: Sequence[str],
+    colours: Pixels | None = None,
     iou: ArrayLike | None = None,
-    caption: str = "",
 ) -> None:
     """Save images beside their true and predicted segmentations.
 
@@ -90,8 +90,8 @@ def segmentation_figure(
         before: Classes predicted from the first encoder's tokens, `(n, H, W)` uint8.
         after: Classes predicted from the second's, `(n, H, W)` uint8.
         classes: Names of the C classes; the legend shows those that occur.
+        colours: Their colours, `(C, 3)` uint8 RGB; None draws distinct ones.
         iou: mIoU of each image in percent, `(n, 2)`: before, after. None leaves it out.
-        caption: One line at the foot.
 
     Raises:
         ValueError: The counts do not match, or a class id has no name.
@@ -99,22 +99,20 @@ def segmentation_figure(
     maps = {"Truth": truth, "Before": before, "After": after}
     _check_counts(images, **maps)
     lookup = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
-    lookup[: len(classes)] = palette(len(classes))
+    lookup[: len(classes)] = palette(len(classes)) if colours is None else colours
     handles = _legend_handles(list(maps.values()), classes, lookup)
     legend_columns = _legend_columns(handles, width=4 * _TILE)
     legend = -(-len(handles) // legend_columns) * _LINE + _MARGIN
-    foot = _LINE + _MARGIN if caption else _MARGIN
     note = 0.0 if iou is None else 24 / DPI
     columns = {"Image": images, **{name: lookup[ids] for name, ids in maps.items()}}
-    figure, axes = _tiles(columns, footer=legend + foot, note=note)
+    figure, axes = _tiles(columns, footer=legend + _MARGIN, note=note)
     if iou is not None:
         _write_scores(axes, np.asarray(iou, dtype=np.float64))
-    y = (foot + _GAP) / figure.get_figheight()
+    y = (_MARGIN + _GAP) / figure.get_figheight()
     figure.legend(
         handles=handles, ncols=legend_columns, loc="lower center", bbox_to_anchor=(0.5, y), frameon=False,
         handlelength=1.1, handleheight=1.1, borderaxespad=0, borderpad=0, labelspacing=0.45, columnspacing=1.6,
     )  # fmt: skip
-    _caption(figure, caption)
     _save(figure, path)
 
 
