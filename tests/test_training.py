@@ -240,3 +240,33 @@ def test_bad_input_is_one_sentence(
     assert process.returncode == 1
     assert message in err
     assert "Traceback" not in err
+
+
+def unlabelled(root: Path, count: int, *broken: int) -> Path:
+    """A plain folder of photographs, some of them cut off."""
+    root.mkdir()
+    for index in range(count):
+        pixels = np.random.default_rng(index).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        cv2.imwrite(str(root / f"{index:03d}.jpg"), pixels)
+    for index in broken:
+        path = root / f"{index:03d}.jpg"
+        path.write_bytes(path.read_bytes()[:200])
+    return root
+
+
+def test_unreadable_photographs_are_skipped_and_listed(tmp_path: Path) -> None:
+    root = unlabelled(tmp_path / "photos", 120, 7)
+    out = train(tmp_path / "run", root, "backbone.batch_size=40", "trainer.max_steps=3", "trainer.workers=1")
+    (row,) = rows(tmp_path / "run" / "skipped.csv")
+    assert row["image"] == f"{root}/007.jpg"
+    assert "it is truncated" in row["reason"]
+    assert "skipped.csv" in out
+
+
+def test_too_many_of_them_stop_the_run(tmp_path: Path) -> None:
+    root = unlabelled(tmp_path / "photos", 40, 3, 4)
+    process = start(["-m", "paka.train", *SMALL, f"data.root={root}", f"hydra.run.dir={tmp_path / 'run'}", "trainer.max_steps=10"])  # fmt: skip
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "of 40 images cannot be read" in err
+    assert "Traceback" not in err

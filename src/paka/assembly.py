@@ -107,12 +107,13 @@ def build_benchmark(cfg: DictConfig, split: str, *, query_images: int | None = N
     """
     if cfg.benchmark is None or cfg.benchmark.splits is None or not cfg.eval.protocols:
         return None
-    train, query = labelled_splits(
+    labelled = labelled_splits(
         build(cfg.benchmark.source), cfg.benchmark.splits, split, seed=cfg.benchmark.subset_seed
     )
-    has = {"masks": bool(train.classes), "depth": train.has_depth}
-    if not any(has.values()):
+    if labelled is None:
         return None
+    train, query = labelled
+    has = {"masks": bool(train.classes), "depth": train.has_depth}
     if not has[cfg.eval.reads]:
         other = "depth" if has["depth"] else "dense"
         message = f"eval: expected protocols that read what {train.name} has, got some that read {cfg.eval.reads}: set eval={other}"

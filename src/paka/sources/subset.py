@@ -108,8 +108,8 @@ def open_images(
 
 def labelled_splits(
     open_split: Callable[..., Source], names: Mapping[str, str | None], role: str, *, seed: int
-) -> tuple[Source, Source]:
-    """Return the labelled images that memories and probes are built from, and those that are scored.
+) -> tuple[Source, Source] | None:
+    """Return the labelled images that memories and probes are built from, and those that are scored; None without labels.
 
     Most public data sets publish two labelled splits: one to train on and one to report on. So that nothing is
     chosen on the one that is reported, a tenth of the training split is held out for `val` there, and
@@ -125,6 +125,8 @@ def labelled_splits(
         ValueError: The data set has no labelled images for that role.
     """
     train = open_split(split=names["train"])
+    if not train.classes and not train.has_depth:
+        return None
     name = names[role]
     if name is not None:
         return train, open_split(split=name)
