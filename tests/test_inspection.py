@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -59,6 +60,11 @@ class Synthetic(Source):
         return self.values
 
 
+class Resizing(Synthetic):
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return np.asarray(cv2.resize(super().image(index), (400, 400)), dtype=np.uint8)
+
+
 class Deadly(Synthetic):
     def image(self, index: int) -> NDArray[np.uint8]:
         if index == 30:
@@ -90,6 +96,18 @@ def test_processes_find_what_one_finds(tmp_path: Path):
     root = write_folder(tmp_path, {"train": 40, "val": 2, "test": 9})
     (root / "images/train/7.png").write_bytes(b"")
     assert summary(found(root, workers=3)) == summary(found(root, workers=1))
+
+
+@pytest.mark.timeout(60)
+def test_processes_start_after_opencv_had_threads():
+    cv2.setNumThreads(2)
+    for _ in range(3):
+        cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1500, 1500))
+        for workers in (1, 2):
+            (split,) = inspect(Resizing, {"data": "train"}, workers=workers)
+            assert not split.problems
+            assert split.read == 40
+    assert cv2.getNumThreads() == 2
 
 
 def test_progress_is_told_after_each_image(tmp_path: Path):

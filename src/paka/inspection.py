@@ -59,11 +59,12 @@ def inspect(
         if name is not None:
             roles.setdefault(name, []).append(role)
     found = [SplitFindings(name, tuple(own)) for name, own in roles.items()]
-    for split in found:
-        _open(open_split, split, home)
-        if split.source is not None:
-            indices = drawn(len(split.source), sample)
-            _read_all(split, split.source, indices, workers or available_cores(), progress)
+    with _one_thread():
+        for split in found:
+            _open(open_split, split, home)
+            if split.source is not None:
+                indices = drawn(len(split.source), sample)
+                _read_all(split, split.source, indices, workers or available_cores(), progress)
     return found
 
 
@@ -105,6 +106,17 @@ def sentence(error: BaseException) -> str:
     elif explain(error) is None:
         text = f"{type(error).__name__}: {text}"
     return printable(" ".join(text.split()))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep OpenCV from threads of its own: a process forked while there are some waits for them for ever."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _open(open_split: Callable[..., Source], split: SplitFindings, home: str | None) -> None:
@@ -194,7 +206,6 @@ def _begin(source: Source, masks: bool) -> None:  # noqa: FBT001 - positional, a
     """Prepare a process that reads; Ctrl-C is answered by the process that started it."""
     global _mine  # noqa: PLW0603 - so that the source is not sent with every image
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
     _mine = source, masks
 
 
