@@ -47,7 +47,7 @@ from paka.sources.folder import Folder
 class Slow(Folder):
     def image(self, index):
         Path("reading").touch()
-        time.sleep(0.05)
+        time.sleep(0.3)
         return super().image(index)
 """
 
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_it_with_a_sentence(tmp_path: Path):
     deadline = time.monotonic() + 30
     while not (tmp_path / "reading").exists():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130

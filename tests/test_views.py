@@ -287,14 +287,16 @@ def test_unused_globals_are_not_rendered() -> None:
 
 def test_collate_numbers_the_pairs_by_image() -> None:
     samples = [
-        (CROP(photograph(), np.random.default_rng(seed)), np.array([True, False]), seed) for seed in (8, 9)
+        (CROP(photograph(), np.random.default_rng(seed)), np.array([True, False]), seed, unreadable)
+        for seed, unreadable in ((8, -1), (9, 5))
     ]
     batch = collate(samples)
     assert batch.teacher.shape == (2, 2, 3, 128, 128)
     assert batch.locals.shape == (2, 4, 3, 56, 56)
     assert batch.boxes.dtype == torch.float32
     assert batch.index.tolist() == [8, 9]
-    expected = [(i, *pair) for i, (sample, _, _) in enumerate(samples) for pair in sample.local_pairs]
+    assert batch.unreadable.tolist() == [-1, 5]
+    expected = [(i, *pair) for i, (sample, *_) in enumerate(samples) for pair in sample.local_pairs]
     assert batch.local_pairs.tolist() == [list(row) for row in expected]
     assert batch.possible_pairs.tolist() == [10, 10]
 
