@@ -330,6 +330,62 @@ def test_names_that_timm_converts_are_left_to_it(tmp_path: Path) -> None:
     assert torch.equal(other.pos_embed, model.pos_embed)
 
 
+def openai_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names that OpenAI gave them, with a text tower beside."""
+    block = {
+        "attn.qkv.weight": "attn.in_proj_weight",
+        "attn.qkv.bias": "attn.in_proj_bias",
+        "attn.proj": "attn.out_proj",
+    }
+    block |= {
+        "norm1": "ln_1",
+        "norm2": "ln_2",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+        "blocks.": "transformer.resblocks.",
+    }
+    outer = {
+        "patch_embed.proj": "conv1",
+        "norm_pre": "ln_pre",
+        "norm.": "ln_post.",
+        "cls_token": "class_embedding",
+        "pos_embed": "positional_embedding",
+    }
+    renamed = {}
+    for key, value in state.items():
+        for ours, theirs in (block if key.startswith("blocks.") else outer).items():
+            key = key.replace(ours, theirs)  # noqa: PLW2901
+        renamed[f"visual.{key}"] = value.squeeze()
+    return {**renamed, "visual.proj": torch.zeros(48, 8), "token_embedding.weight": torch.zeros(9, 8)}
+
+
+def test_openai_and_ijepa_names_are_left_to_timm(tmp_path: Path) -> None:
+    model, other = network("clip"), network("clip", seed=1)
+    torch.save(openai_clip(dict(model.state_dict())), tmp_path / "clip.pt")
+    weights.load_file(other, tmp_path / "clip.pt")
+    torch.testing.assert_close(other.forward_features(pixels()), model.forward_features(pixels()))
+    model, other = network("siglip"), network("siglip", seed=1)
+    state = {f"module.{key}": value for key, value in model.state_dict().items()}
+    torch.save(
+        {"encoder": state, "predictor": {"module.x": torch.zeros(1)}, "epoch": 3}, tmp_path / "ijepa.pth"
+    )
+    weights.load_file(other, tmp_path / "ijepa.pth")
+    assert torch.equal(other.pos_embed, model.pos_embed)
+
+
+def test_learnt_rotary_frequencies_are_weights(tmp_path: Path) -> None:
+    sides = [
+        timm.create_model(
+            "vit_small_patch16_rope_mixed_224", num_classes=0, depth=2, embed_dim=48, num_heads=2
+        )
+        for _ in range(2)
+    ]
+    randomised(sides[0], 0)
+    weights.save(sides[0], tmp_path / "rope.safetensors")
+    weights.load_file(sides[1], tmp_path / "rope.safetensors")
+    assert torch.equal(sides[1].rope.freqs, sides[0].rope.freqs)
+
+
 def test_every_table_has_each_key_once_per_kind_of_mlp() -> None:
     for layout in LAYOUTS:
         for kind in ("plain", "packed", "gated"):

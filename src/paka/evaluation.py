@@ -37,6 +37,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     write_provenance(output_dir / "provenance.json")
     facts = {
         "backbone": f"{cfg.backbone.name}, {assembly.starting_point(cfg)}",
+        "licence": assembly.licence(cfg, encoder),
         "candidate": cfg.candidate or cfg.features,
         "scored on": f"{benchmark.query.name} {benchmark.query.split}, {', '.join(benchmark.protocols)}",
         "folder": cfg.output_dir,

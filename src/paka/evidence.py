@@ -83,12 +83,15 @@ def next_command() -> str:
 
 
 def loading_lines(cfg: DictConfig, path: Path) -> str:
-    """Return the three lines that load the exported encoder back into timm."""
+    """Return the lines that load the exported encoder back into timm, and what timm does otherwise."""
     node = cfg.backbone.encoder
     options = timm_options(node.arch)
     arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    otherwise = ""
+    if node.resampling is not None:
+        otherwise = f"# At other sizes timm resamples position embeddings its own way; this run did so by {node.resampling}.\n"
     return (
-        "import timm; from safetensors.torch import load_file\n"
+        f"{otherwise}import timm; from safetensors.torch import load_file\n"
         f'model = timm.create_model("{node.model}", {arguments})\n'
         f'model.load_state_dict(load_file("{path}"))\n'
     )

@@ -236,7 +236,7 @@ TIMM = Layout(
     marks=(),
     rows=(),
     # Of the original DINO and MAE too, which share timm's names.
-    unused=("mask_token", r"(head|head_drop|fc_head|attn_pool)\..*", r"decoder_.*", r"rope\..*"),
+    unused=("mask_token", r"(head|head_drop|fc_head|attn_pool)\..*", r"decoder_.*", r"rope\.(?!freqs$).*"),
 )
 """timm's own."""
 

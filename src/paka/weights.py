@@ -33,7 +33,7 @@ Transformer = VisionTransformer | Eva
 Branch = Literal["teacher", "student"]
 
 ASSETS = resources.files("paka") / "assets"
-WRAPPERS = ("state_dict", "model", "module", "model_ema")
+WRAPPERS = ("state_dict", "model", "module", "model_ema", "encoder")
 """Keys under which training frameworks wrap a state dict."""
 
 INDEX = "model.safetensors.index.json"
