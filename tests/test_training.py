@@ -261,6 +261,7 @@ def test_unreadable_photographs_are_skipped_and_listed(tmp_path: Path) -> None:
     assert row["image"] == f"{root}/007.jpg"
     assert "it is truncated" in row["reason"]
     assert "skipped.csv" in out
+    assert "1 images that cannot be read" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_too_many_of_them_stop_the_run(tmp_path: Path) -> None:

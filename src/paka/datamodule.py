@@ -207,6 +207,8 @@ class PostTrainingData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of this process's share of all steps that are still to be done."""
+        # Processes that are forked while OpenCV has threads may wait for them for ever.
+        cv2.setNumThreads(1)
         sampler = self._sampler()
         sampler.first_step = self.first_step
         rank = self.trainer.global_rank if self.trainer else 0
@@ -260,5 +262,5 @@ class PostTrainingData(L.LightningDataModule):
 def _single_threaded(worker: int) -> None:
     """Keep a loader process to one thread; its images come from its own cores, not everyone's."""
     del worker
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(1)
     torch.set_num_threads(1)

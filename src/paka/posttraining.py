@@ -66,6 +66,8 @@ def post_train(cfg: DictConfig) -> float | None:
         if trainer.is_global_zero:
             adapted = (module.teacher if cfg.export == "teacher" else module.student).encoder.cpu()
             trained = merge(adapted, copy.deepcopy(encoder)).eval()
+            if count := len(data.skipped.indices):
+                facts["skipped"] = f"{count} images that cannot be read, listed in skipped.csv"
             write_evidence(cfg, facts, encoder, trained, benchmark, before)
     return next((score for callback in evaluation for score in callback.scores.values()), None)
 
