@@ -71,7 +71,14 @@ def test_a_key_too_many_is_named(hub: Path) -> None:
 
 
 def test_nothing_cached_and_no_network(hub: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"backbone\.weights=FILE"):
+    with pytest.raises(FileNotFoundError, match=r"HF_HUB_OFFLINE is set.*backbone\.weights=FILE"):
+        create_encoder("vit_base_patch14_reg4_dinov2.lvd142m", arch=ARCH)
+
+
+def test_a_broken_cache_says_what_to_delete(hub: Path) -> None:
+    publish(hub, "vit_base_patch14_reg4_dinov2.lvd142m")
+    next(hub.rglob("model.safetensors")).write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"cannot be read: delete timm/.* from the hub cache"):
         create_encoder("vit_base_patch14_reg4_dinov2.lvd142m", arch=ARCH)
 
 

@@ -233,7 +233,8 @@ def test_dinov2_is_told_from_dinov3(tmp_path: Path) -> None:
     model = network("dinov2_reg")
     torch.save(from_timm(model.state_dict(), tables.DINOV2_HUB, model), tmp_path / "dinov2.pth")
     with pytest.raises(
-        ValueError, match=r"dinov2\.pth does not fit this backbone: missing blocks\.0\.gamma_1"
+        ValueError,
+        match=r"dinov2\.pth does not fit this backbone: positions learnt for rotary; missing blocks\.0\.gamma_1",
     ):
         weights.load_file(network("dinov3"), tmp_path / "dinov2.pth")
 

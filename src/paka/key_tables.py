@@ -82,6 +82,9 @@ blocks.{i}.mlp.fc1.* = L.mlp.fc1.*
 blocks.{i}.mlp.fc2.* = L.mlp.fc2.*
 """.replace("L.", "encoder.layers.{i}.")
 
+_HEADS = (r"(head|projection_head|dino_head|ibot_head|prototypes)\..*",)
+"""Heads that training frameworks keep inside the encoder: NeCo's and Leopart's projection among them."""
+
 _SHARED = """
 cls_token = cls_token
 patch_embed.proj.* = patch_embed.proj.*
@@ -110,7 +113,7 @@ DINOV2_HUB = Layout(
         blocks.{i}.mlp.fc2.* = blocks.{i}.mlp.w3.* | packed
         """
     ),
-    unused=("mask_token",),
+    unused=("mask_token", *_HEADS),
     class_position=True,
 )
 """facebookresearch/dinov2, and NeCo's checkpoints, which keep its names. Without registers these are timm's."""
@@ -130,7 +133,14 @@ DINOV3_HUB = Layout(
         blocks.{i}.mlp.fc2.* = blocks.{i}.mlp.w3.* | gated
         """
     ),
-    unused=("mask_token", r"rope_embed\.periods", r".*\.bias_mask", r"local_cls_norm\..*", r"projectors\..*"),
+    unused=(
+        "mask_token",
+        *_HEADS,
+        r"rope_embed\.periods",
+        r".*\.bias_mask",
+        r"local_cls_norm\..*",
+        r"projectors\..*",
+    ),
     key_bias=True,
 )
 """facebookresearch/dinov3."""
@@ -236,7 +246,13 @@ TIMM = Layout(
     marks=(),
     rows=(),
     # Of the original DINO and MAE too, which share timm's names.
-    unused=("mask_token", r"(head|head_drop|fc_head|attn_pool)\..*", r"decoder_.*", r"rope\.(?!freqs$).*"),
+    unused=(
+        "mask_token",
+        *_HEADS,
+        r"(head_drop|fc_head|attn_pool)\..*",
+        r"decoder_.*",
+        r"rope\.(?!freqs$).*",
+    ),
 )
 """timm's own."""
 

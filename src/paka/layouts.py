@@ -30,8 +30,8 @@ def to_timm(state: State, layout: Layout, network: nn.Module) -> dict[str, Tenso
         layout: The layout.
         network: The timm transformer that they are for.
     """
-    rest = {key: value for key, value in state.items() if not is_unused(key, layout)}
-    rest = dict(_split_bias(rest)) if layout.key_bias else rest
+    rest = dict(_split_bias(state)) if layout.key_bias else dict(state)
+    rest = {key: value for key, value in rest.items() if not is_unused(key, layout)}
     found: dict[str, Tensor] = {}
     for row in _expanded(layout, _depth(rest), _mlp(network.state_dict())):
         if all(key in rest for key in row.theirs):
@@ -117,12 +117,16 @@ def _unfold_class(state: State, network: nn.Module) -> dict[str, Tensor]:
 
 
 def _split_bias(state: State) -> Iterator[tuple[str, Tensor]]:
-    """Turn each bias of query, key and value into timm's two; that of the key is masked to zero."""
+    """Turn each bias of query, key and value into timm's two; one of the key that no mask sets to zero is kept."""
     for key, value in state.items():
         if key.endswith("attn.qkv.bias"):
-            query, _, bias = value.chunk(3)
+            query, own, bias = value.chunk(3)
             yield key.replace("qkv.bias", "q_bias"), query
             yield key.replace("qkv.bias", "v_bias"), bias
+            mask = state[f"{key}_mask"].chunk(3)[1] if f"{key}_mask" in state else torch.ones_like(own)
+            # timm has no place for it, and with rotary positions it changes the attention: nothing may drop it.
+            if bool((own[mask != 0] != 0).any()):
+                yield key.replace("qkv.bias", "k_bias"), own
         else:
             yield key, value
 

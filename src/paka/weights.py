@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import huggingface_hub.constants
 import safetensors.torch
 import torch
 from huggingface_hub.errors import GatedRepoError
@@ -39,6 +40,9 @@ WRAPPERS = ("state_dict", "model", "module", "model_ema", "encoder")
 INDEX = "model.safetensors.index.json"
 """What transformers calls the list of the parts of a checkpoint."""
 
+FILES = (INDEX, "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
+"""Names under which transformers saves weights in a folder, by preference."""
+
 
 def load_file(network: Transformer, path: str | Path, *, branch: Branch = "teacher") -> None:
     """Load a checkpoint in any of the layouts of `paka.key_tables`; every key has to fit.
@@ -53,34 +57,72 @@ def load_file(network: Transformer, path: str | Path, *, branch: Branch = "teach
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not a checkpoint, or its keys or shapes do not fit.
+        ValueError: It is not a checkpoint, has not the branch that was asked for, or its keys or shapes do not fit.
     """
     path = Path(path).expanduser()
-    fit(network, _strip(_read(path), path, branch), str(path))
+    state = _strip(_read(path), path, branch)
+    if path.is_dir() and (path / "config.json").is_file():
+        _check_heads(network, path / "config.json")
+    fit(network, state, str(path))
+
+
+def _check_heads(network: Transformer, path: Path) -> None:
+    """Compare the number of heads, which no weight tells, with the one that transformers recorded."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    heads = config.get("vision_config", config).get("num_attention_heads")
+    own = cast(Any, network.blocks[0]).attn.num_heads
+    if heads not in (None, own):
+        message = f"expected {own} attention heads, {path} has {heads}: choose the backbone it was made with"
+        raise ValueError(message)
 
 
 def _read(path: Path) -> dict[str, Any]:
     """Return what a file or the files of a folder hold."""
     if path.is_dir():
-        path = next((path / name for name in (INDEX, "model.safetensors") if (path / name).is_file()), path)
+        path = next((path / name for name in FILES if (path / name).is_file()), path)
     if not path.is_file():
         message = f"expected encoder weights in {path}, found no such file: check backbone.weights"
         raise FileNotFoundError(message)
-    if path.name == INDEX:
-        parts = sorted({*json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()})
-        return {key: value for part in parts for key, value in _read(path.with_name(part)).items()}
+    if path.name.endswith(".index.json"):
+        return {key: value for part in _parts(path) for key, value in _read(path.with_name(part)).items()}
+    state = _load(path)
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        message = (
+            f"expected weights by name in {path}, got {type(state).__name__}: save the model's state dict"
+        )
+        raise ValueError(message)
+    return dict(state)
+
+
+def _load(path: Path) -> Any:
+    """Return what one file holds, without running any of its code."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            first = file.read(1)
+        if first not in (b"P", b"\x80"):  # neither a zip file nor a pickle
+            message = f"expected a readable checkpoint in {path}, got another kind of file: was it downloaded whole?"
+            raise ValueError(message) from error
         message = (
             f"{path} holds more than weights, and loading it could run code: expected tensors alone; if you trust it, save its "
             "state dict with safetensors.torch.save_file"
         )
         raise ValueError(message) from error
     except (SafetensorError, RuntimeError, EOFError) as error:
-        message = f"expected a readable checkpoint in {path}, got: {str(error).splitlines()[0]}"
+        reason = (str(error).splitlines() or ["an empty file"])[0]
+        message = f"expected a readable checkpoint in {path}, got: {reason}"
+        raise ValueError(message) from error
+
+
+def _parts(path: Path) -> list[str]:
+    """Return the names of the files that an index lists."""
+    try:
+        return sorted({*json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"expected a list of checkpoint parts in {path}, with weight_map from keys to files: download it again"
         raise ValueError(message) from error
 
 
@@ -98,15 +140,29 @@ def _strip(state: Mapping[str, Any], path: Path, branch: Branch) -> State:
     prefixes = {
         key.removesuffix(anchor) for key in tensors for anchor in anchors if f".{key}".endswith(f".{anchor}")
     }
-    chosen = {prefix for prefix in prefixes if branch in prefix} if len(prefixes) > 1 else prefixes
-    if len(prefixes) > 1 and len(chosen) != 1:
-        message = f"expected one encoder in {path}, found {', '.join(sorted(prefixes))}: save the one you mean alone"
-        raise ValueError(message)
-    prefix = next(iter(chosen), "")
+    prefix = _chosen(prefixes, path, branch)
     kept = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     if len(kept) < len(tensors):
         logger.info("%s: took the %d weights below %s of %d", path, len(kept), prefix, len(tensors))
     return kept
+
+
+def _chosen(prefixes: set[str], path: Path, branch: Branch) -> str:
+    """Return the prefix of the encoder that is meant."""
+    named = {prefix for prefix in prefixes if branch in prefix}
+    if branch == "student" and not named:  # NeCo and Leopart call it `model`, beside a `teacher`
+        named = {prefix for prefix in prefixes if "teacher" not in prefix}
+    chosen = named if len(prefixes) > 1 or branch == "student" else prefixes
+    if prefixes and len(chosen) != 1:
+        message = (
+            f"expected one encoder in {path}, found {', '.join(sorted(prefixes))}, none or several of which may be "
+            f"the {branch}'s: save the one you mean alone"
+        )
+        raise ValueError(message)
+    prefix = next(iter(chosen), "")
+    if branch not in prefix and "student" in prefix:
+        logger.warning("%s: there is no %s, took %s", path, branch, prefix)
+    return prefix
 
 
 def fit(network: Transformer, state: State, source: str) -> None:
@@ -196,6 +252,8 @@ def _problem(state: State, network: Transformer) -> str:
 
 def _reasons(state: State, expected: State) -> list[str]:
     """Return in what a checkpoint's architecture differs, as `width 384 for 768`."""
+    if not state.keys() & expected.keys():
+        return ["none of its names is known"]
     patch, norm, register = "patch_embed.proj.weight", "blocks.0.norm1.weight", "reg_token"
     facts = [
         {
@@ -203,6 +261,7 @@ def _reasons(state: State, expected: State) -> list[str]:
             "width": side[norm].shape[0] if norm in side else None,
             "blocks": len({key.split(".")[1] for key in side if key.startswith("blocks.")}),
             "registers": side[register].shape[1] if register in side else 0,
+            "positions": "learnt" if "pos_embed" in side else "rotary",
         }
         for side in (state, expected)
     ]
@@ -267,8 +326,14 @@ def load_published(network: Transformer, model: str) -> None:
         message = f"the weights of {model} are gated: accept their licence on the hub page of {repository} and run `hf auth login`, or {ways}"
         raise FileNotFoundError(message) from error
     except (OSError, RuntimeError) as error:
-        message = f"the published weights of {model} are neither in the hub cache nor within reach: {ways}"
+        offline = " (HF_HUB_OFFLINE is set)" if huggingface_hub.constants.HF_HUB_OFFLINE else ""
+        message = (
+            f"the published weights of {model} are neither in the hub cache nor within reach{offline}: {ways}"
+        )
         raise FileNotFoundError(message) from error
+    except SafetensorError as error:
+        message = f"the cached weights of {model} cannot be read: delete {repository} from the hub cache and download it again, or {ways}"
+        raise ValueError(message) from error
     fit(network, _strip(state, Path(repository), "teacher"), f"{repository} of the hub")
 
 
