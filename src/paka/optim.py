@@ -35,6 +35,30 @@ class CosineSchedule:
 
 
 @dataclass(frozen=True)
+class PolynomialSchedule:
+    """A power of the share of the run that is left, from `start` to `end`, after a linear warm-up from 0.
+
+    Attributes:
+        start: Value at the end of the warm-up.
+        end: Value at the end of the run.
+        power: Power of the share that is left.
+        warmup_steps: Length of the warm-up in optimizer steps.
+    """
+
+    start: float
+    end: float
+    power: float = 0.9
+    warmup_steps: int = 0
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        """Return the value at `step` of `max_steps` optimizer steps, both counted from 0."""
+        if step < self.warmup_steps:
+            return self.start * (step + 1) / self.warmup_steps
+        progress = min((step - self.warmup_steps) / max(max_steps - self.warmup_steps, 1), 1.0)
+        return self.end + (self.start - self.end) * float((1.0 - progress) ** self.power)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Rates, weight decay and teacher momentum of a run, all functions of the optimizer step.
 
@@ -72,7 +96,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters by learning rate and by whether weight decay applies.
 
-    Biases, norms, class and register tokens, position embeddings and the factors of low-rank adapters are not
+    Biases, norms, class and register tokens, position and class embeddings and the factors of low-rank adapters are not
     decayed.
 
     Args:
@@ -112,7 +136,7 @@ def muon(groups: list[dict[str, Any]], **options: Any) -> Optimizer:
     return Muon(marked, adjust_lr_fn="match_rms_adamw", **options)
 
 
-_UNDECAYED = ("cls_token", "reg_token", "pos_embed", "lora_a", "lora_b")
+_UNDECAYED = ("cls_token", "reg_token", "pos_embed", "class_embeddings", "lora_a", "lora_b")
 """Ends of the names of parameters that are not decayed although they are no vectors."""
 
 
