@@ -61,7 +61,9 @@ class MaskTransformer(nn.Module):
         _check(dim, classes, heads)
         self.project = nn.Linear(dim, dim)
         self.class_embeddings = nn.Parameter(torch.empty(classes, dim))
-        self.blocks = nn.Sequential(*(Block(dim, heads, qkv_bias=True, drop_path=drop_path) for _ in range(depth)))
+        self.blocks = nn.Sequential(
+            *(Block(dim, heads, qkv_bias=True, drop_path=drop_path) for _ in range(depth))
+        )
         self.norm = nn.LayerNorm(dim)
         self.project_patches = nn.Linear(dim, dim, bias=False)
         self.project_classes = nn.Linear(dim, dim, bias=False)
@@ -87,7 +89,7 @@ class MaskTransformer(nn.Module):
         tokens = F.normalize(self.project_patches(found[:, : rows * columns]), dim=-1)
         classes = F.normalize(self.project_classes(found[:, rows * columns :]), dim=-1)
         logits: Tensor = self.norm_logits(tokens @ classes.transpose(1, 2))
-        return logits.transpose(1, 2).unflatten(2, (rows, columns))
+        return logits.transpose(1, 2).reshape(images, -1, rows, columns)
 
 
 def _default_heads(dim: int) -> int:
@@ -97,6 +99,8 @@ def _default_heads(dim: int) -> int:
 
 def _check(dim: int, classes: int, heads: int) -> None:
     if heads < 1 or dim % heads:
-        raise ValueError(f"expected heads that divide the {dim} channels, got {heads}: take {_default_heads(dim)}")
+        raise ValueError(
+            f"expected heads that divide the {dim} channels, got {heads}: take {_default_heads(dim)}"
+        )
     if classes < 2:
         raise ValueError(f"expected at least 2 classes to tell apart, got {classes}: use a LinearDecoder")

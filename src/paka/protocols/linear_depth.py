@@ -67,13 +67,17 @@ class LinearDepth:
         if min(self.bins - 1, self.steps, self.batch) < 1:
             raise ValueError(f"expected 2 bins, 1 step and a batch of 1 at least, got {self}: raise them")
         if not 0 <= self.warmup_steps < self.steps:
-            message = f"expected warmup_steps below steps={self.steps}, got {self.warmup_steps}: lower warmup_steps"
+            message = (
+                f"expected warmup_steps below steps={self.steps}, got {self.warmup_steps}: lower warmup_steps"
+            )
             raise ValueError(message)
         if not 0 < self.nearest < self.farthest:
             message = f"expected 0 < nearest < farthest metres, got {self.nearest} and {self.farthest}: correct them"
             raise ValueError(message)
         if min(self.lr, self.gradient_clip) <= 0 or self.weight_decay < 0:
-            raise ValueError(f"expected lr and gradient_clip above 0 and no negative decay, got {self}: correct it")
+            raise ValueError(
+                f"expected lr and gradient_clip above 0 and no negative decay, got {self}: correct it"
+            )
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,13 @@ class DepthProbe(nn.Module):
     depths: Tensor
 
     def __init__(
-        self, dim: int, *, bins: int, nearest: float, farthest: float, generator: torch.Generator | None = None
+        self,
+        dim: int,
+        *,
+        bins: int,
+        nearest: float,
+        farthest: float,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(dim)
@@ -169,7 +179,9 @@ def train_depth_probe(tokens: Tensor, depth: Tensor, settings: LinearDepth, *, s
         generator=generator,
     ).to(tokens.device)
     schedule = CosineSchedule(settings.lr, 0.0, settings.warmup_steps)
-    optimizer = torch.optim.AdamW(probe.parameters(), betas=settings.betas, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        probe.parameters(), betas=settings.betas, weight_decay=settings.weight_decay
+    )
     chosen = torch.zeros(0, dtype=torch.int64)
     for step in range(settings.steps):
         while len(chosen) < min(settings.batch, len(tokens)):
