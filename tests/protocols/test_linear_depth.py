@@ -71,7 +71,9 @@ def test_shuffled_tokens_collapse() -> None:
 
 def test_a_seed_gives_the_same_probe_and_another_one_another() -> None:
     brief = dataclasses.replace(BRIEF, steps=5, warmup_steps=1)
-    first, again, other = (train_depth_probe(*rooms("oracle"), brief, seed=s).to_bins.weight for s in (0, 0, 1))
+    first, again, other = (
+        train_depth_probe(*rooms("oracle"), brief, seed=s).to_bins.weight for s in (0, 0, 1)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

@@ -246,6 +246,8 @@ def _quietly() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers")
+            # The loader starts at the step that is resumed.
+            warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before")
             warnings.filterwarnings("ignore", ".*LeafSpec")
             warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
             yield
