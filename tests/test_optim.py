@@ -15,7 +15,7 @@ from paka.datamodule import PostTrainingData
 from paka.head import Branch, ProjectionHead
 from paka.module import PostTraining
 from paka.objectives import Correspondences
-from paka.optim import CosineSchedule, Recipe, parameter_groups
+from paka.optim import CosineSchedule, PolynomialSchedule, Recipe, parameter_groups
 
 STEPS = 4
 CLIP = 0.05
@@ -34,6 +34,15 @@ def test_warm_up_rises_linearly_to_the_start() -> None:
     schedule = CosineSchedule(1.0, 0.0, warmup_steps=4)
     assert [schedule(step, 10) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert schedule(7, 10) == pytest.approx(0.5)
+
+
+def test_polynomial_schedule_by_hand() -> None:
+    schedule = PolynomialSchedule(1.0, 0.1, power=0.9)
+    assert [schedule(step, 100) for step in (0, 100, 150)] == pytest.approx([1.0, 0.1, 0.1])
+    assert schedule(36, 100) == pytest.approx(0.1 + 0.9 * 0.64**0.9)
+    assert PolynomialSchedule(2.0, 1.0, power=1.0)(50, 100) == pytest.approx(1.5)
+    warmed = PolynomialSchedule(1.0, 0.0, power=1.0, warmup_steps=4)
+    assert [warmed(step, 10) for step in (0, 1, 3, 4, 7)] == pytest.approx([0.25, 0.5, 1.0, 1.0, 0.5])
 
 
 def test_groups_cover_every_trainable_parameter_once_and_decay_only_matrices() -> None:

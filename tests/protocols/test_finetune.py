@@ -12,11 +12,14 @@ import torch
 from tests.doubles import tiny_encoder
 from timm.layers import DropPath
 
+from paka.decoders import MaskTransformer
 from paka.encoder import Encoder
+from paka.optim import PolynomialSchedule
 from paka.protocols import finetune as protocol
 from paka.protocols.finetune import Finetune, Segmented, finetune, train_segmenter
 from paka.protocols.segmenter import Segmenter, segment
-from paka.protocols.segmenter_training import labelled_loss
+from paka.protocols.segmenter_training import Feed, Rates, SegmenterTraining, labelled_loss
+from paka.protocols.training_crops import CropDataset
 from paka.sources import Source
 from paka.statistics import bootstrap, confusion_matrices, mean_iou
 
@@ -166,6 +169,24 @@ def test_nothing_outside_is_changed() -> None:
     assert {"model.patch_embed.proj.weight", "model.blocks.0.mlp.fc1.weight"} <= {*moved}
 
 
+def test_rates_fall_by_layer_and_vectors_are_not_decayed() -> None:
+    segmenter = Segmenter(tiny_encoder(), MaskTransformer(16, 3))
+    rates = Rates(1.0, 5.0, 0.5, 0.1, PolynomialSchedule(1.0, 0.0))
+    crops = CropDataset(Quadrants(), 0, 32, 32, (1.0, 1.0), 0.5, 0.75, segmenter.fill)
+    optimizer = SegmenterTraining(segmenter, Feed(crops, 6, 10, 0), rates, {}).configure_optimizers()
+    found = {id(value): group for group in optimizer.param_groups for value in group["params"]}
+    names = {name: found[id(value)] for name, value in segmenter.named_parameters()}
+    expected = {
+        "encoder.model.patch_embed.proj.weight": (0.25, 0.1),
+        "encoder.model.pos_embed": (0.25, 0.0),
+        "encoder.model.blocks.0.attn.qkv.weight": (0.5, 0.1),
+        "encoder.model.blocks.1.attn.qkv.bias": (1.0, 0.0),
+        "decoder.class_embeddings": (5.0, 0.0),
+        "decoder.project.weight": (5.0, 0.1),
+    }
+    assert {name: (names[name]["lr"], names[name]["weight_decay"]) for name in expected} == expected
+
+
 def test_drop_path_rises_to_the_last_block() -> None:
     encoder = Segmenter(tiny_encoder(), torch.nn.Identity(), drop_path=0.3).encoder
     first, last = encoder.model.blocks
@@ -216,7 +237,7 @@ def test_missing_memory_is_told_by_its_settings(monkeypatch: pytest.MonkeyPatch)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(protocol, "train", exhausted)
-    with pytest.raises(MemoryError, match="batches of 6 crops of 32 x 32 .* lower batch or crop"):
+    with pytest.raises(MemoryError, match=r"batches of 6 crops of 32 x 32 .* lower batch or crop"):
         finetune(tiny_encoder(), Quadrants(), QUERY, SHORT, seed=0)
 
 

@@ -12,8 +12,6 @@ from tests.doubles import NoiseImages
 from paka.protocols.training_crops import CropDataset, Crops, collate, fitted_scale, varied
 from paka.sources import VOID, Source
 
-CLASSES = 6
-
 
 class Ramps(Source):
     """Images whose red channel is, and whose mask follows from, the column: 60 x 100 pixels."""
@@ -26,12 +24,12 @@ class Ramps(Source):
     def item(self, index: int) -> str:
         return str(index)
 
-    def image(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> np.ndarray:  # noqa: ARG002 - the signature of a source
         image = np.zeros((60, 100, 3), dtype=np.uint8)
         image[:] = (2 * np.arange(100, dtype=np.uint8))[None, :, None]
         return image
 
-    def mask(self, index: int) -> np.ndarray:
+    def mask(self, index: int) -> np.ndarray:  # noqa: ARG002 - the signature of a source
         return np.broadcast_to((np.arange(100) // 20).astype(np.uint8), (60, 100)).copy()
 
 
@@ -75,15 +73,11 @@ def test_a_crop_is_a_function_of_seed_epoch_and_index() -> None:
         assert not torch.equal(other.images, first)
 
 
-@pytest.mark.parametrize(("scale", "columns"), [(0.5, 64), (1.0, 32), (2.0, 16)])
-def test_scales_decide_how_much_a_crop_shows(scale: float, columns: int) -> None:
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_scales_decide_how_much_a_crop_shows(scale: float) -> None:
     source = dataset(scales=(scale, scale), flip=0.0, size=24, largest_share=1.0)
-    for labels in crops(source).labels:
-        shown = labels[0][labels[0] != VOID]
-        seen = len(shown) / scale
-        assert seen == min(24 / scale, 100)
-    assert {0.5: 48, 1.0: 24, 2.0: 12}[scale] == 24 / scale
-    red = crops(source).images[:, 0, 0].double() / 2.0
+    assert crops(source).labels.ne(VOID).all()
+    red = crops(source).images[:, 0, 0].double() / 2.0  # the columns of the image that are seen
     assert float((red[:, 23] - red[:, 0]).mean()) == pytest.approx(23 / scale, rel=0.05)
 
 
@@ -133,7 +127,7 @@ def test_long_images_are_scaled_by_their_longer_side() -> None:
 
 def test_images_of_one_class_are_taken_after_some_draws() -> None:
     class Plain(NoiseImages):
-        def mask(self, index: int) -> np.ndarray:
+        def mask(self, index: int) -> np.ndarray:  # noqa: ARG002 - the signature of a source
             return np.zeros((48, 40), dtype=np.uint8)
 
     assert dataset(Plain(), short_side=48)[0, 0].labels.ne(VOID).any()

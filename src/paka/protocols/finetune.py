@@ -187,30 +187,11 @@ def train_segmenter(
 ) -> Segmenter:
     """Return a segmenter in evaluation mode, trained from an encoder; arguments as `finetune`."""
     segmenter = _segmenter(encoder, len(source.classes), settings, seed)
-    crops = CropDataset(
-        source,
-        seed,
-        settings.crop,
-        settings.short_side or settings.crop,
-        settings.scales,
-        settings.flip,
-        settings.largest_share,
-        segmenter.fill,
-        settings.photometric,
-    )
-    schedule = PolynomialSchedule(1.0, settings.final_lr, settings.power, settings.warmup_steps)
-    rates = Rates(
-        settings.lr,
-        settings.decoder_lr,
-        settings.layer_decay,
-        settings.weight_decay,
-        schedule,
-        settings.gradient_clip,
-    )
+    crops = _crops(source, settings, segmenter.fill, seed)
     feed = Feed(crops, settings.batch, settings.steps, settings.workers)
-    module = SegmenterTraining(segmenter, feed, rates, _identity(encoder, source, settings, seed))
+    identity = _identity(encoder, source, settings, seed)
     train(
-        module,
+        SegmenterTraining(segmenter, feed, _rates(settings), identity),
         accelerator=settings.accelerator,
         precision=settings.precision,
         folder=folder,
@@ -237,6 +218,31 @@ def segment_source(segmenter: Segmenter, source: Source, settings: Finetune) -> 
         mask = torch.tensor(source.mask(index))
         counts.append(confusion_matrices(prediction[-1][None], mask[None], classes))
     return Segmented(torch.cat(counts), tuple(prediction))
+
+
+def _crops(source: Source, settings: Finetune, fill: tuple[int, int, int], seed: int) -> CropDataset:
+    return CropDataset(
+        source,
+        seed,
+        settings.crop,
+        settings.short_side or settings.crop,
+        settings.scales,
+        settings.flip,
+        settings.largest_share,
+        fill,
+        settings.photometric,
+    )
+
+
+def _rates(settings: Finetune) -> Rates:
+    return Rates(
+        settings.lr,
+        settings.decoder_lr,
+        settings.layer_decay,
+        settings.weight_decay,
+        PolynomialSchedule(1.0, settings.final_lr, settings.power, settings.warmup_steps),
+        settings.gradient_clip,
+    )
 
 
 def _segmenter(encoder: Encoder, classes: int, settings: Finetune, seed: int) -> Segmenter:
