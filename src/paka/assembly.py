@@ -133,7 +133,12 @@ def _applicable(entries: dict[str, Entry], images: Source) -> tuple[dict[str, En
     Raises:
         ValueError: None does.
     """
-    has = {"masks": bool(images.classes), "depth": images.has_depth}
+    has = {
+        "masks": bool(images.classes),
+        "depth": images.has_depth,
+        "tags": bool(images.tag_names or images.classes),
+        "images": True,
+    }
     skipped = {
         name: f"{images.name} has no {entry.reads}" for name, entry in entries.items() if not has[entry.reads]
     }

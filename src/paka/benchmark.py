@@ -40,18 +40,20 @@ class Result:
         return torch.stack([outcome.counts for outcome in self.outcomes], dim=1)
 
     @property
-    def prediction(self) -> Tensor:
-        """What the first seed predicted, (n, H, W)."""
-        return self.outcomes[0].prediction
-
-    @property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics of the counts, as means over the seeds."""
         return tuple(_mean_over_seeds(metric) for metric in self.outcomes[0].metrics)
 
 
 def _mean_over_seeds(metric: Metric) -> Metric:
-    return metric._replace(of=lambda counts: metric.of(counts).mean(dim=-1))
+    """Return the metric of counts with an axis of seeds after that of the images, if there is one."""
+    if not metric.weighs:
+        return metric._replace(of=lambda counts: metric.of(counts).mean(dim=-1))
+
+    def of(counts: Tensor, times: Tensor) -> Tensor:
+        return torch.stack([metric.of(seed, times) for seed in counts.unbind(dim=1)]).mean(dim=0)
+
+    return metric._replace(of=of)
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,42 @@ class Benchmark:
         if self.profile.blue_std is not None:
             encoder = encoder.normalised_by(blue_std=self.profile.blue_std)
         query = _scored_at(self.profile.scored_at, self._extract(encoder, self.query, self.query_images))
-        found: dict[str, Result] = {}
+        found = self._run_encoding(encoder, transform)
         for memory in (False, True):
-            names = [name for name, entry in self.protocols.items() if self._from_memory(entry) == memory]
+            names = [
+                name
+                for name, entry in self.protocols.items()
+                if not entry.encodes and self._from_memory(entry) == memory
+            ]
             if names:
                 train = self._training(encoder, memory=memory)
                 found |= self._run(names, *(transform(train, query) if transform else (train, query)))
         return {name: found[name] for name in self.protocols}
+
+    def _run_encoding(self, encoder: Encoder, transform: Transform | None) -> dict[str, Result]:
+        """Run the protocols that encode images themselves.
+
+        Raises:
+            ValueError: There are some, and the tokens would have to be changed.
+        """
+        names = [name for name, entry in self.protocols.items() if entry.encodes]
+        if names and transform is not None:
+            message = f"expected features=none with protocols that encode images themselves, got {', '.join(names)}: leave them out of eval"
+            raise ValueError(message)
+        train, query = _first(self.train, self.profile.train_images), _first(self.query, self.query_images)
+        return {
+            name: Result(
+                tuple(
+                    self.protocols[name].run(encoder, train, query, self.profile, seed=seed, folder=None)
+                    for seed in self._seeds
+                )
+            )
+            for name in names
+        }
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.seed, self.seed + self.profile.seeds)
 
     def tokens(self, encoder: Encoder) -> ImageTokens:
         """Return the tokens of the images that are scored, for measures that need no labels."""
@@ -103,10 +134,9 @@ class Benchmark:
         return entry.memory and (self.profile.memory_passes > 1 or self.profile.memory_augment)
 
     def _run(self, names: list[str], train: DenseFeatures, query: DenseFeatures) -> dict[str, Result]:
-        seeds = range(self.seed, self.seed + self.profile.seeds)
         return {
             name: Result(
-                tuple(self.protocols[name].run(train, query, self.profile, seed=seed) for seed in seeds)
+                tuple(self.protocols[name].run(train, query, self.profile, seed=seed) for seed in self._seeds)
             )
             for name in names
         }
@@ -209,7 +239,7 @@ class Benchmark:
 
 def value(result: Result, metric: Metric) -> float:
     """Return a metric of all images, in the unit in which it is printed."""
-    return metric.scale * float(metric.of(result.counts.sum(dim=0)))
+    return metric.scale * metric.once(result.counts)
 
 
 def percent(result: Result) -> float:

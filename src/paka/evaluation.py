@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from paka import assembly, report, weights
 from paka.benchmark import Benchmark, Result
@@ -104,12 +105,17 @@ def _write(
     rows = {"scores": [asdict(score) for score in scores], "skipped": dict(benchmark.skipped)}
     (output_dir / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
     counts = {
-        f"{name}.{side}": result.counts.sum(dim=0).numpy()
+        f"{name}.{side}": _recomputable(result).numpy()
         for side, results in sides.items()
         for name, result in results.items()
     }
     np.savez_compressed(output_dir / "counts.npz", **counts)  # type: ignore[arg-type]  # numpy's stub takes them for its flag
     return {name: output_dir / name for name in ("results.csv", "results.json", "counts.npz")}
+
+
+def _recomputable(result: Result) -> Tensor:
+    """Return what the scores can be computed from again: sums over the images where that is enough."""
+    return result.counts if any(metric.weighs for metric in result.metrics) else result.counts.sum(dim=0)
 
 
 def _write_harm(path: Path, harm: Mapping[str, HarmReport]) -> Path:

@@ -18,6 +18,7 @@ from paka import assembly, report, visualize, weights
 from paka.benchmark import Benchmark, Result
 from paka.encoder import Encoder, timm_options
 from paka.features import extract, read_images, read_masks
+from paka.protocols import Segmentation
 from paka.provenance import command_line
 from paka.scores import Score, changes, write_results
 from paka.statistics import mean_iou
@@ -130,7 +131,7 @@ def draw_comparison(
 ) -> dict[str, str]:
     """Draw features and outcomes of evenly spaced images; return captions by file."""
     folder = output_dir / "figures"
-    count = len(next(iter(outcomes[0].values())).prediction)
+    count = len(next(iter(outcomes[0].values())).counts)
     shown = np.linspace(0, count - 1, min(SHOWN, count)).astype(int).tolist()
     source, frame = benchmark.query, benchmark.frame(encoders[0])
     features = [extract(encoder, source, frame=frame, indices=shown) for encoder in encoders]
@@ -140,10 +141,10 @@ def draw_comparison(
         "figures/features.png": "Frozen patch tokens before and after, first three components of one joint PCA."
     }
     for name in outcomes[0]:
-        before, after = (side[name] for side in outcomes)
-        if benchmark.protocols[name].reads != "masks":
+        before, after = (side[name].outcomes[0] for side in outcomes)
+        if not (isinstance(before, Segmentation) and isinstance(after, Segmentation)):
             continue
-        iou = 100.0 * torch.stack([mean_iou(side.counts[shown, 0]) for side in (before, after)], dim=1)
+        iou = 100.0 * torch.stack([mean_iou(side.counts[shown]) for side in (before, after)], dim=1)
         truth, *predictions = (
             _pictured(maps[shown] if maps is not None else read_masks(source, shown, frame), frame.size)
             for maps in (None, before.prediction, after.prediction)

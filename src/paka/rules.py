@@ -239,6 +239,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _one_of("skip", "first"): ("profile.memory_void",),
     _one_of("majority", "hungarian"): ("profile.cluster_naming",),
     _one_of("drop", "zero"): ("profile.absent",),
+    _one_of("pixels", "images"): ("profile.depth_mean",),
     _one_of("timm", "author"): ("backbone.pos_embed",),
     _LAYERS: ("backbone.layers",),
     _one_of("class", "mean"): ("image_head.pooling",),

@@ -198,7 +198,9 @@ class Profile:
     matching: bool = MISSING
     absent: str = MISSING
     uncounted: int = MISSING
+    depth_mean: str = MISSING
     bootstrap: int = MISSING
+    settings: dict[str, Any] = MISSING
 
 
 @dataclass

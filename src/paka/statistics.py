@@ -121,13 +121,28 @@ class Metric(NamedTuple):
         truth: What of the counts depends on the images alone, so that two predictions of them agree in it.
         scale: What it is multiplied by to be printed: 100 for a share, which is printed in percent.
         rises: Whether more is better.
+        weighs: Whether `of` is no function of sums: it then gets the counts of each image, (n, *count), and how often
+            each counts in each of R resamples, (R, n), and returns (R,).
     """
 
     name: str
-    of: Callable[[Tensor], Tensor]
+    of: Callable[..., Tensor]
     truth: Callable[[Tensor], Tensor]
     scale: float = 100.0
     rises: bool = True
+    weighs: bool = False
+
+    def resampled(self, counts: Tensor, times: Tensor) -> Tensor:
+        """Return the number in each of R resamples, (R,), of counts (n, *count) that enter (R, n) times."""
+        if self.weighs:
+            return self.of(counts, times)
+        return self.of((times @ counts.double().flatten(1)).view(-1, *counts.shape[1:]))
+
+    def once(self, counts: Tensor) -> float:
+        """Return the number of the images as they are, of counts (n, *count)."""
+        return float(
+            self.of(counts, counts.new_ones(1, len(counts))) if self.weighs else self.of(counts.sum(dim=0))
+        )
 
 
 def iou_metric(*, matching: bool = False, absent: str = "drop", uncounted: int = 0) -> Metric:
@@ -141,8 +156,6 @@ def iou_metric(*, matching: bool = False, absent: str = "drop", uncounted: int =
 
 
 MIOU = iou_metric()
-DELTA1 = Metric("delta1", share, lambda counts: counts[..., 1])
-"""Share of the pixels whose depth is estimated within a factor of 1.25 (Eigen et al., 2014, arXiv 1406.2283)."""
 
 
 def paired_bootstrap(
@@ -167,8 +180,7 @@ def paired_bootstrap(
     if not torch.equal(metric.truth(before), metric.truth(after)):
         message = "expected counts of the same images before and after, got different true class counts"
         raise ValueError(message)
-    pooled = [(times @ side.double().flatten(1)).view(-1, *side.shape[1:]) for side in (before, after)]
-    return percentile_interval(metric.of(pooled[1]) - metric.of(pooled[0]))
+    return percentile_interval(metric.resampled(after, times) - metric.resampled(before, times))
 
 
 def bootstrap(counts: Tensor, *, resamples: int, seed: int, metric: Metric = MIOU) -> Interval:
@@ -183,8 +195,7 @@ def bootstrap(counts: Tensor, *, resamples: int, seed: int, metric: Metric = MIO
     Raises:
         ValueError: There is no image or no resample.
     """
-    times = draws(len(counts), resamples, seed)
-    return percentile_interval(metric.of((times @ counts.double().flatten(1)).view(-1, *counts.shape[1:])))
+    return percentile_interval(metric.resampled(counts, draws(len(counts), resamples, seed)))
 
 
 def percentile_interval(values: Tensor) -> Interval:

@@ -40,6 +40,7 @@ PROFILE = Profile(
     matching=False,
     absent="drop",
     uncounted=0,
+    depth_mean="pixels",
     bootstrap=100,
 )
 

@@ -8,18 +8,19 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
+from paka.features import DenseFeatures
 from paka.protocols.classification import (
+    MAP,
     TOP1,
     Classification,
     Tagging,
     average_precision,
-    bootstrap_map,
     check_truth,
     held_out,
+    image_truth,
     outcome,
-    paired_bootstrap_map,
 )
-from paka.statistics import paired_bootstrap
+from paka.statistics import bootstrap, paired_bootstrap
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -63,16 +64,16 @@ def test_a_tag_that_no_image_carries_has_no_score() -> None:
 def test_the_bootstrap_of_the_same_scores_shows_no_difference_and_its_interval_holds_the_score() -> None:
     scores, tags = tagged(300)
     side = Tagging(scores, tags)
-    assert paired_bootstrap_map(side, side, resamples=50, seed=0) == (0, 0)
-    interval = bootstrap_map(side, resamples=400, seed=0)
+    assert paired_bootstrap(side.counts, side.counts, resamples=50, seed=0, metric=MAP) == (0, 0)
+    interval = bootstrap(side.counts, resamples=400, seed=0, metric=MAP)
     assert interval.low < side.score < interval.high
     better = Tagging(tags.float(), tags)
-    low, high = paired_bootstrap_map(side, better, resamples=400, seed=0)
+    low, high = paired_bootstrap(side.counts, better.counts, resamples=400, seed=0, metric=MAP)
     assert 0 < low < better.score - side.score < high
     with pytest.raises(ValueError, match="same images"):
-        paired_bootstrap_map(side, Tagging(scores, ~tags), resamples=5, seed=0)
+        paired_bootstrap(side.counts, Tagging(scores, ~tags).counts, resamples=5, seed=0, metric=MAP)
     with pytest.raises(ValueError, match="at least one image and one resample"):
-        bootstrap_map(Tagging(scores[:0], tags[:0]), resamples=5, seed=0)
+        bootstrap(side.counts[:0], resamples=5, seed=0, metric=MAP)
 
 
 def test_hits_are_counted_image_by_image() -> None:
@@ -85,6 +86,19 @@ def test_hits_are_counted_image_by_image() -> None:
     assert isinstance(outcome(scores, torch.ones(3, 2, dtype=torch.bool)), Tagging)
     same = paired_bootstrap(found.counts, found.counts, resamples=20, seed=0, metric=TOP1)
     assert same == (0, 0)
+
+
+def test_the_truth_is_tags_or_what_masks_show_and_labels_where_each_image_has_one() -> None:
+    masks = torch.full((2, 4, 4), 255, dtype=torch.uint8)
+    masks[0, 0], masks[1, 1], masks[1, 2] = 2, 0, 1
+    shown = DenseFeatures(torch.zeros(2, 2, 2, 3), masks, 3)
+    truth, same, classes = image_truth(shown, shown)
+    assert truth.tolist() == [[False, False, True], [True, True, False]]
+    assert torch.equal(truth, same)
+    assert classes == 3
+    tagged = DenseFeatures(torch.zeros(2, 2, 2, 3), masks, 3, tags=torch.eye(2, 5, dtype=torch.bool))
+    assert image_truth(tagged, tagged)[0].tolist() == [0, 1]
+    assert image_truth(tagged, tagged)[2] == 5
 
 
 def test_a_tenth_is_held_out() -> None:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from tests.doubles import tiny_encoder
+from tests.protocols.synthetic import PROFILE
 from timm.layers import DropPath
 
 from paka.decoders import MaskTransformer
 from paka.encoder import Encoder
 from paka.optim import PolynomialSchedule
+from paka.protocols import Profile
 from paka.protocols import finetune as protocol
 from paka.protocols.finetune import Finetune, Segmented, finetune, train_segmenter
 from paka.protocols.segmenter import Segmenter, segment
@@ -73,6 +75,10 @@ class Quadrants(Source):
 QUERY = Quadrants(5, seed=1)
 
 
+def of(settings: Finetune) -> Profile:
+    return dataclasses.replace(PROFILE, settings={"finetune": settings})
+
+
 def score(outcome: Segmented) -> float:
     return float(mean_iou(outcome.confusion.sum(dim=0)))
 
@@ -80,7 +86,7 @@ def score(outcome: Segmented) -> float:
 @pytest.mark.parametrize("decoder", ["mask_transformer", "linear"])
 def test_colours_are_learnt(decoder: str) -> None:
     settings = dataclasses.replace(BRIEF, decoder=decoder)
-    outcome = finetune(tiny_encoder(), Quadrants(), QUERY, settings, seed=0)
+    outcome = finetune(tiny_encoder(), Quadrants(), QUERY, of(settings), seed=0)
     assert score(outcome) > 0.85
     assert [metric.name for metric in outcome.metrics] == ["mIoU"]
     interval = bootstrap(outcome.counts, resamples=50, seed=0)
@@ -92,7 +98,7 @@ def test_colours_are_learnt(decoder: str) -> None:
 
 
 def test_masks_of_other_images_teach_nothing() -> None:
-    outcome = finetune(tiny_encoder(), Quadrants(shuffled=True), QUERY, BRIEF, seed=0)
+    outcome = finetune(tiny_encoder(), Quadrants(shuffled=True), QUERY, of(BRIEF), seed=0)
     assert score(outcome) < 0.45
 
 
@@ -238,7 +244,7 @@ def test_missing_memory_is_told_by_its_settings(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(protocol, "train", exhausted)
     with pytest.raises(MemoryError, match=r"batches of 6 crops of 32 x 32 .* lower batch or crop"):
-        finetune(tiny_encoder(), Quadrants(), QUERY, SHORT, seed=0)
+        finetune(tiny_encoder(), Quadrants(), QUERY, of(SHORT), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -266,10 +272,10 @@ def test_what_does_not_fit_is_refused() -> None:
 
     encoder, train = tiny_encoder(), Quadrants()
     with pytest.raises(ValueError, match="set crop to 32 or 40"):
-        finetune(encoder, train, QUERY, dataclasses.replace(SHORT, crop=36), seed=0)
+        finetune(encoder, train, QUERY, of(dataclasses.replace(SHORT, crop=36)), seed=0)
     with pytest.raises(ValueError, match="same classes"):
-        finetune(encoder, train, Unlabelled(), SHORT, seed=0)
+        finetune(encoder, train, Unlabelled(), of(SHORT), seed=0)
     with pytest.raises(ValueError, match="lower batch"):
-        finetune(encoder, Quadrants(5), QUERY, SHORT, seed=0)
+        finetune(encoder, Quadrants(5), QUERY, of(SHORT), seed=0)
     with pytest.raises(ValueError, match="query image"):
-        finetune(encoder, train, Quadrants(0), SHORT, seed=0)
+        finetune(encoder, train, Quadrants(0), of(SHORT), seed=0)

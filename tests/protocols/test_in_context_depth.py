@@ -8,8 +8,8 @@ import torch
 from tests.protocols.synthetic import PROFILE
 
 from paka.features import DenseFeatures
-from paka.protocols.in_context_depth import build_memory, close_counts, in_context_depth, patch_depths
-from paka.statistics import DELTA1, paired_bootstrap
+from paka.protocols.depth_errors import POOLED
+from paka.protocols.in_context_depth import build_memory, in_context_depth, patch_depths
 
 NONE = torch.zeros(24, 0, 0, dtype=torch.uint8)
 
@@ -28,7 +28,7 @@ def planes(kind: str, *, seed: int = 0) -> DenseFeatures:
 
 def delta1(kind: str) -> float:
     estimate = in_context_depth(planes(kind), planes(kind, seed=1), PROFILE, seed=0)
-    return float(DELTA1.of(estimate.counts.sum(dim=0)))
+    return float(POOLED[2].of(estimate.counts.sum(dim=0)))
 
 
 def test_oracle_features_reach_the_ceiling_and_noise_is_at_chance() -> None:
@@ -37,14 +37,6 @@ def test_oracle_features_reach_the_ceiling_and_noise_is_at_chance() -> None:
     depths = np.random.default_rng(0).uniform(1, 10, 10_000)
     chance = np.mean(np.maximum(depths.mean() / depths, depths / depths.mean()) < 1.25)
     assert delta1("noise") == pytest.approx(chance, abs=0.05)
-
-
-def test_close_pixels_are_those_within_a_factor() -> None:
-    depth = torch.tensor([[[1.0, 2.0], [4.0, 0.0]]])
-    prediction = torch.tensor([[[1.24, 1.61], [2.0, 3.0]]])
-    assert close_counts(prediction, depth).tolist() == [[2, 3]]
-    assert close_counts(depth, depth).tolist() == [[3, 3]]
-    assert close_counts(torch.zeros(1, 2, 2), depth).tolist() == [[0, 3]]
 
 
 def test_the_depth_of_a_patch_is_the_mean_of_what_is_known() -> None:
@@ -65,11 +57,3 @@ def test_the_memory_holds_patches_of_known_depth_alone() -> None:
     assert build_memory(train, size=24 * 2, seed=0).values.shape == (48, 1)
     with pytest.raises(ValueError, match=r"room for a patch of each of the 24 training images"):
         build_memory(train, size=23, seed=0)
-
-
-def test_its_interval_is_that_of_the_share() -> None:
-    before = torch.tensor([[5, 10], [5, 10], [5, 10]])
-    after = torch.tensor([[8, 10], [8, 10], [8, 10]])
-    assert paired_bootstrap(before, after, resamples=20, seed=0, metric=DELTA1) == pytest.approx((0.3, 0.3))
-    with pytest.raises(ValueError, match="expected counts of the same images"):
-        paired_bootstrap(before, after + torch.tensor([0, 1]), resamples=20, seed=0, metric=DELTA1)

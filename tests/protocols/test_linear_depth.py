@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from tests.protocols.synthetic import PROFILE
 from torch.nn import functional as F
 
-from paka.protocols.depth_errors import POOLED
+from paka.features import DenseFeatures
+from paka.protocols.depth_errors import POOLED, DepthEstimate
 from paka.protocols.linear_depth import (
-    DepthErrors,
     DepthProbe,
     LinearDepth,
     linear_depth,
@@ -37,7 +38,19 @@ def rooms(kind: str, *, images: int = 24, seed: int = 0) -> tuple[torch.Tensor, 
     return tokens, torch.where(known, depth, 0.0)
 
 
-def scores(errors: DepthErrors) -> tuple[float, float, float]:
+def estimate(
+    train: tuple[torch.Tensor, torch.Tensor],
+    query: tuple[torch.Tensor, torch.Tensor],
+    settings: LinearDepth = BRIEF,
+) -> DepthEstimate:
+    """Run the protocol with settings of its own, on tokens and depth."""
+    masks = torch.zeros(0, 0, 0, dtype=torch.uint8)
+    sides = [DenseFeatures(tokens, masks, 0, depth) for tokens, depth in (train, query)]
+    profile = dataclasses.replace(PROFILE, settings={"linear_depth": settings})
+    return linear_depth(sides[0], sides[1], profile, seed=0)
+
+
+def scores(errors: DepthEstimate) -> tuple[float, float, float]:
     rmse, relative, close = (float(metric.of(errors.counts.sum(dim=0))) for metric in POOLED)
     return rmse, relative, close
 
@@ -47,7 +60,7 @@ def chance(depth: torch.Tensor) -> float:
 
 
 def test_an_oracle_is_near_the_ceiling() -> None:
-    errors = linear_depth(*rooms("oracle"), *rooms("oracle", images=12, seed=1), BRIEF, seed=0)
+    errors = estimate(rooms("oracle"), rooms("oracle", images=12, seed=1))
     rmse, relative, close = scores(errors)
     assert rmse < 0.4
     assert relative < 0.07
@@ -56,7 +69,7 @@ def test_an_oracle_is_near_the_ceiling() -> None:
 
 def test_noise_is_at_chance() -> None:
     query = rooms("noise", images=12, seed=1)
-    rmse, _, close = scores(linear_depth(*rooms("noise"), *query, BRIEF, seed=0))
+    rmse, _, close = scores(estimate(rooms("noise"), query))
     assert rmse > 0.95 * chance(query[1])
     assert close < 0.6
 
@@ -65,7 +78,7 @@ def test_shuffled_tokens_collapse() -> None:
     tokens, depth = rooms("oracle", images=12, seed=1)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
     shuffled = tokens.flatten(1, 2)[:, order].view_as(tokens)
-    rmse, _, _ = scores(linear_depth(*rooms("oracle"), shuffled, depth, BRIEF, seed=0))
+    rmse, _, _ = scores(estimate(rooms("oracle"), (shuffled, depth)))
     assert rmse > 0.95 * chance(depth)
 
 
@@ -90,7 +103,7 @@ def test_images_without_known_depth_do_not_spoil_the_probe() -> None:
     tokens, depth = rooms("oracle")
     depth[::3] = 0.0
     single = dataclasses.replace(BRIEF, batch=1, lr=1e-2)
-    assert scores(linear_depth(tokens, depth, *rooms("oracle", seed=1), single, seed=0))[2] > 0.8
+    assert scores(estimate((tokens, depth), rooms("oracle", seed=1), single))[2] > 0.8
 
 
 def test_depth_is_the_expectation_over_the_bins() -> None:
@@ -139,8 +152,8 @@ def test_the_loss_of_nothing_and_of_no_error_has_a_finite_gradient() -> None:
 def test_the_eigen_crop_is_scored_if_asked_for() -> None:
     train, query = rooms("oracle"), rooms("oracle", images=4, seed=1)
     brief = dataclasses.replace(BRIEF, steps=2, warmup_steps=1)
-    whole = linear_depth(*train, *query, brief, seed=0)
-    part = linear_depth(*train, *query, dataclasses.replace(brief, eigen_crop=True), seed=0)
+    whole = estimate(train, query, brief)
+    part = estimate(train, query, dataclasses.replace(brief, eigen_crop=True))
     assert torch.equal(whole.prediction, part.prediction)
     assert (part.counts[:, 0] < whole.counts[:, 0]).all()
 
@@ -164,4 +177,4 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
     with pytest.raises(ValueError, match="known depth"):
         train_depth_probe(tokens, torch.zeros_like(depth), BRIEF, seed=0)
     with pytest.raises(ValueError, match="for the same images"):
-        linear_depth(tokens, depth, tokens[:2], depth, BRIEF, seed=0)
+        estimate((tokens, depth), (tokens[:2], depth))

@@ -2,181 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
-from typing import Literal
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
-from paka.statistics import DELTA1, MIOU, Metric, confusion_matrices, iou_metric
+from paka.protocols.profile import Profile
+from paka.statistics import MIOU, Metric, confusion_matrices
 
-COUNTS = (
-    "memory",
-    "k",
-    "pca",
-    "kmeans_iterations",
-    "kmeans_restarts",
-    "linear_epochs",
-    "linear_batch",
-    "linear_resolution",
-    "memory_passes",
-    "seeds",
-    "bootstrap",
-)
-"""Settings of a profile that are at least 1."""
-
-CAPS = ("train_images", "val_images", "test_images")
-"""Settings of a profile that are at least 1, or None for no limit."""
-
-OPTIONAL = ("clusters", "scored_at")
-"""Settings of a profile that are at least 1, or None to follow the data set."""
-
-CHOICES = {
-    "aspect": ("keep", "stretch"),
-    "memory_void": ("skip", "first"),
-    "cluster_naming": ("majority", "hungarian"),
-    "absent": ("drop", "zero"),
-}
-"""What the named switches of a profile may be."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Settings of all protocols; they are fixed before methods are compared.
-
-    Attributes:
-        name: Name, as results state it.
-        grid: Rows and columns of tokens per image.
-        aspect: `keep` fits images into the grid as they are; `stretch` fills it.
-        blue_std: Standard deviation of blue to normalise pixels with; None for the encoder's own.
-        train_images: At most this many labelled training images; None for all.
-        val_images: At most this many validation images; None for all.
-        test_images: At most this many test images; None for all.
-        seeds: Runs of each protocol, from `seed` on; their mean is the score.
-        memory: Patches in the in-context memory.
-        memory_passes: Times each training image enters the memory.
-        memory_augment: Whether it does so cropped and with changed colours.
-        memory_void: `skip` leaves void pixels out of the memory's labels; `first` takes them for the first class.
-        k: Neighbours per query patch.
-        temperature: Of the softmax over the neighbours' cosine similarities.
-        clusters: Clusters K of over-clustering; None for as many as there are classes.
-        cluster_naming: `majority` names each cluster after the class that most of its pixels show; `hungarian`
-            gives each class one cluster.
-        pca: Dimensions kept before clustering.
-        kmeans_iterations: Lloyd iterations at most.
-        kmeans_restarts: Initialisations; the one of least inertia counts.
-        linear_lr: Learning rate of the linear probe's SGD.
-        linear_momentum: Its momentum.
-        linear_weight_decay: Its weight decay.
-        linear_epochs: Passes over the training images.
-        linear_batch: Images per step.
-        linear_resolution: Side in pixels at which logits and masks are compared in training.
-        scored_at: Side in pixels of the square that labels and predictions are compared on; None for the frame's own.
-        matching: Whether predicted classes are matched to the true ones before they are scored.
-        absent: What classes in neither truth nor prediction count: `drop` leaves them out, `zero` makes them 0.
-        uncounted: Classes that are never scored, yet counted as 0.
-        bootstrap: Resamples behind each confidence interval.
-
-    Raises:
-        ValueError: A setting is out of range.
-    """
-
-    name: str
-    grid: Sequence[int]
-    aspect: Literal["keep", "stretch"]
-    blue_std: float | None
-    train_images: int | None
-    val_images: int | None
-    test_images: int | None
-    seeds: int
-    memory: int
-    memory_passes: int
-    memory_augment: bool
-    memory_void: str
-    k: int
-    temperature: float
-    clusters: int | None
-    cluster_naming: str
-    pca: int
-    kmeans_iterations: int
-    kmeans_restarts: int
-    linear_lr: float
-    linear_momentum: float
-    linear_weight_decay: float
-    linear_epochs: int
-    linear_batch: int
-    linear_resolution: int
-    scored_at: int | None
-    matching: bool
-    absent: str
-    uncounted: int
-    bootstrap: int
-
-    def __post_init__(self) -> None:
-        """Refuse settings that no protocol can run with."""
-        for name in COUNTS:
-            self._require(name, "at least 1", met=getattr(self, name) >= 1)
-        for name in CAPS:
-            cap = getattr(self, name)
-            self._require(name, "at least 1, or null for all images", met=cap is None or cap >= 1)
-        for name in ("temperature", "linear_lr"):
-            value = getattr(self, name)
-            self._require(name, "finite and above 0", met=isfinite(value) and value > 0)
-        for name in OPTIONAL:
-            self._require(
-                name, "at least 1, or null", met=(getattr(self, name) or 1) >= 1 and getattr(self, name) != 0
-            )
-        for name, choices in CHOICES.items():
-            self._require(name, f"one of {', '.join(choices)}", met=getattr(self, name) in choices)
-        self._require("uncounted", "at least 0", met=self.uncounted >= 0)
-        self._require("blue_std", "above 0, or null", met=self.blue_std is None or self.blue_std > 0)
-        self._require("linear_momentum", "in [0, 1)", met=0 <= self.linear_momentum < 1)
-        decay = self.linear_weight_decay
-        self._require("linear_weight_decay", "finite and at least 0", met=isfinite(decay) and decay >= 0)
-        two = len(self.grid) == 2 and min(self.grid) >= 1
-        self._require("grid", "two numbers of tokens, rows and columns, of at least 1", met=two)
-        self._require("k", f"at most profile.memory={self.memory}", met=self.k <= self.memory)
-
-    @property
-    def iou(self) -> Metric:
-        """The mean intersection over union as this profile defines it."""
-        return iou_metric(matching=self.matching, absent=self.absent, uncounted=self.uncounted)
-
-    @property
-    def rules(self) -> str:
-        """What scores depend on beside sizes, in one line."""
-        facts = [
-            f"aspect {self.aspect}",
-            f"memory void {self.memory_void}",
-            f"{self.memory_passes} x {'augmented' if self.memory_augment else 'plain'} memory",
-            f"clusters by {self.cluster_naming}",
-            "bilinear upsampling",
-            f"absent classes {self.absent}",
-        ]
-        if self.blue_std is not None:
-            facts.append(f"blue std {self.blue_std}")
-        if self.scored_at is not None:
-            facts.append(f"scored at {self.scored_at}x{self.scored_at}")
-        if self.matching:
-            facts.append("Hungarian matching")
-        if self.uncounted:
-            facts.append(f"{self.uncounted} uncounted classes")
-        return "; ".join([*facts, f"{self.seeds} x seeded"])
-
-    def number_of_clusters(self, classes: int) -> int:
-        """Return K for a data set of that many classes."""
-        return classes if self.clusters is None else self.clusters
-
-    def _require(self, name: str, expected: str, *, met: bool) -> None:
-        if not met:
-            message = (
-                f"expected profile.{name} to be {expected}, got {getattr(self, name)}: change profile.{name}"
-            )
-            raise ValueError(message)
+__all__ = [
+    "READS",
+    "Entry",
+    "Outcome",
+    "Profile",
+    "Segmentation",
+    "label_size",
+    "segmentation",
+    "upsampled_argmax",
+]
 
 
 @dataclass(frozen=True)
@@ -204,25 +51,22 @@ class Segmentation:
         return (self.metric,)
 
 
-@dataclass(frozen=True)
-class DepthEstimate:
-    """The depth that a protocol gave to the pixels of n images.
+class Outcome(Protocol):
+    """What a protocol made of n images: counts per image, and the metrics that they give together."""
 
-    Attributes:
-        counts: Pixels estimated within a factor of 1.25, and pixels of known depth, (n, 2) int64.
-        prediction: Estimated depth, (n, H, W) float32 in metres.
-    """
+    @property
+    def counts(self) -> Tensor:
+        """What the metrics are computed from, (n, *count)."""
+        ...
 
-    metrics = (DELTA1,)
-    counts: Tensor
-    prediction: Tensor
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of the counts; the first is the protocol's score."""
+        ...
 
 
-Outcome = Segmentation | DepthEstimate
-"""What a protocol returns: counts per image, and the metrics that sums of them give."""
-
-Protocol = Callable[..., Outcome]
-"""`protocol(train, query, profile, *, seed)`: reads `DenseFeatures` of both, scores the query images."""
+READS = ("masks", "depth", "tags", "images")
+"""What protocols may compare with: labels of pixels, of depth, of images, or none at all."""
 
 
 @dataclass(frozen=True)
@@ -230,26 +74,26 @@ class Entry:
     """A protocol as a benchmark runs it.
 
     Attributes:
-        run: The protocol.
-        reads: What it compares with: `masks` or `depth`.
+        run: `run(train, query, profile, *, seed)` of `DenseFeatures`; or, if it encodes itself,
+            `run(encoder, train, query, profile, *, seed, folder)` of an encoder and two sources, with a folder for
+            what an interrupted run goes on from, or None.
+        reads: What it compares with, one of `READS`.
         memory: Whether its training images are the profile's memory, with its passes and augmentation.
+        encodes: Whether it encodes images itself.
 
     Raises:
         ValueError: No data set has what it reads.
     """
 
-    run: Protocol
+    run: Callable[..., Outcome]
     reads: str
     memory: bool = False
+    encodes: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no data set has."""
         if self.reads not in READS:
             raise ValueError(f"expected a protocol that reads one of {', '.join(READS)}, got {self.reads!r}")
-
-
-READS = ("masks", "depth")
-"""What protocols may compare with."""
 
 
 def segmentation(prediction: Tensor, query: DenseFeatures, profile: Profile) -> Segmentation:

@@ -100,7 +100,7 @@ def attentive_classification(
     classes: int,
     seed: int,
     settings: AttentiveSettings | None = None,
-    valid: tuple[Tensor, Tensor] | None = None,
+    valid: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Classification | Tagging:
     """Train an attentive probe on patch tokens and score it on the query images.
 
@@ -115,7 +115,7 @@ def attentive_classification(
         classes: Number of classes, or of tags.
         seed: Seed of the tenth, the initialisation and the order of the images.
         settings: How the probe is trained; None for the defaults.
-        valid: Which tokens count, (n, N) and (m, N') bool, at least one in each image; None for all.
+        valid: Which tokens count, (n, N) and (m, N') bool, at least one in each image; None for all of a side.
 
     Returns:
         `Classification` of labels, `Tagging` of tags.
@@ -126,7 +126,7 @@ def attentive_classification(
     check_truth(truth, len(train), classes)
     check_truth(query_truth, len(query), classes)
     settings = settings or AttentiveSettings()
-    own, queried = valid or (None, None)
+    own, queried = valid
     rate = choose_rate(train, truth, own, classes=classes, seed=seed, settings=settings)
     probe = train_attentive(train, truth, own, classes=classes, seed=seed, settings=settings, rate=rate)
     return outcome(predict(probe, query, queried, batch=settings.batch), query_truth)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from paka.statistics import Interval, Metric, draws, percentile_interval, share
+from paka.features import DenseFeatures
+from paka.sources import VOID
+from paka.statistics import Metric, share
 
 TOP1 = Metric("top-1", share, lambda counts: counts[..., 1])
 """Share of the images whose class is predicted first."""
@@ -54,9 +56,19 @@ class Tagging:
     tags: Tensor
 
     @property
+    def counts(self) -> Tensor:
+        """Scores and truth of each image, (n, T, 2) float64."""
+        return torch.stack([self.scores.double(), self.tags.double()], dim=2)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The mean average precision of the tags."""
+        return (MAP,)
+
+    @property
     def score(self) -> float:
         """Mean average precision in [0, 1] of the tags that occur; NaN if none does."""
-        return float(average_precision(self.scores, self.tags).nanmean())
+        return MAP.once(self.counts)
 
 
 def outcome(scores: Tensor, truth: Tensor) -> Classification | Tagging:
@@ -115,6 +127,45 @@ def held_out(images: int, seed: int) -> tuple[Tensor, Tensor]:
     return order[count:].sort().values, order[:count].sort().values
 
 
+def mean_average_precision(counts: Tensor, times: Tensor) -> Tensor:
+    """Return the mean average precision in each of R resamples, (R,), of scores and truth of n images, (n, T, 2).
+
+    Average precision is no function of sums over images, so the images' scores are ranked anew in each resample.
+
+    Args:
+        counts: Scores and truth, (n, T, 2).
+        times: How often each image counts, (R, n).
+    """
+    return average_precision(counts[..., 0], counts[..., 1] > 0, times).nanmean(dim=1)
+
+
+MAP = Metric("mAP", mean_average_precision, lambda counts: counts[..., 1], weighs=True)
+"""Mean over the tags of the precision down to each image that carries them."""
+
+
+def image_truth(train: DenseFeatures, query: DenseFeatures) -> tuple[Tensor, Tensor, int]:
+    """Return what training and query images show as a whole, and of how many classes.
+
+    These are their tags, or, where a data set has none, which classes their masks show. Where each image has one tag
+    they are labels.
+
+    Returns:
+        Labels (n,) int64 or tags (n, T) bool of both sides, and T.
+    """
+    sides = [side.tags if side.tags.shape[1] else shown_classes(side) for side in (train, query)]
+    if all(bool((side.sum(dim=1) == 1).all()) for side in sides):
+        return sides[0].long().argmax(dim=1), sides[1].long().argmax(dim=1), sides[0].shape[1]
+    return sides[0], sides[1], sides[0].shape[1]
+
+
+def shown_classes(features: DenseFeatures) -> Tensor:
+    """Return which classes the mask of each of n images shows, (n, C) bool."""
+    shown = torch.zeros(len(features), features.num_classes, dtype=torch.bool)
+    for image, mask in enumerate(features.labels):
+        shown[image, mask[mask != VOID].unique().long()] = True
+    return shown
+
+
 def average_precision(scores: Tensor, tags: Tensor, times: Tensor | None = None) -> Tensor:
     """Return the average precision of each tag: the mean, over its images, of the precision down to each.
 
@@ -149,32 +200,3 @@ def _precision(scores: Tensor, carried: Tensor, times: Tensor) -> Tensor:
     hits = counted * carried[order]
     precision = (hits.cumsum(dim=1) / counted.cumsum(dim=1).clamp_min(1))[:, last]
     return (hits * precision).sum(dim=1) / hits.sum(dim=1)
-
-
-def bootstrap_map(tagging: Tagging, *, resamples: int, seed: int) -> Interval:
-    """Return the 95 % percentile interval of the mean average precision over resampled images.
-
-    Average precision is no function of sums over images, so the images' scores are ranked anew in each resample.
-
-    Raises:
-        ValueError: There is no image or no resample.
-    """
-    times = draws(len(tagging.tags), resamples, seed)
-    return percentile_interval(average_precision(tagging.scores, tagging.tags, times).nanmean(dim=1))
-
-
-def paired_bootstrap_map(before: Tagging, after: Tagging, *, resamples: int, seed: int) -> Interval:
-    """Return the 95 % percentile interval of the difference in mean average precision, images resampled together.
-
-    Raises:
-        ValueError: There is no image or no resample, or the two sides do not describe the same images.
-    """
-    if not torch.equal(before.tags, after.tags):
-        raise ValueError(
-            "expected the same images before and after, got different tags: score both on one set"
-        )
-    times = draws(len(before.tags), resamples, seed)
-    first, second = (
-        average_precision(side.scores, side.tags, times).nanmean(dim=1) for side in (before, after)
-    )
-    return percentile_interval(second - first)

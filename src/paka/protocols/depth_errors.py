@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from paka.protocols import Profile
 from paka.statistics import Metric
 
 CLOSE = 1.25
@@ -114,3 +117,26 @@ PER_IMAGE = (
     Metric("delta1 per image", _mean_delta1, _pixels),
 )
 """Means over the images of each image's own score, of summed counts."""
+
+
+@dataclass(frozen=True)
+class DepthEstimate:
+    """The depth that a protocol gave to the pixels of n images.
+
+    Attributes:
+        counts: Sums of errors per image, (n, 8) float64, see `depth_counts`.
+        prediction: Estimated depth, (n, H, W) float32 in metres.
+        metrics: The scores that the counts give once they are summed.
+    """
+
+    counts: Tensor
+    prediction: Tensor
+    metrics: tuple[Metric, ...] = POOLED
+
+
+def depth_estimate(
+    prediction: Tensor, depth: Tensor, profile: Profile, region: Tensor | None = None
+) -> DepthEstimate:
+    """Return estimated depth with its errors, averaged as the profile says; arguments as `depth_counts`."""
+    metrics = POOLED if profile.depth_mean == "pixels" else PER_IMAGE
+    return DepthEstimate(depth_counts(prediction, depth, region), prediction, metrics)

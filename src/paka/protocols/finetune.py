@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from paka.decoders import LinearDecoder, MaskTransformer
 from paka.encoder import Encoder
 from paka.optim import PolynomialSchedule
 from paka.photometric import Photometric
+from paka.protocols import Profile
 from paka.protocols.segmenter import Segmenter, segment
 from paka.protocols.segmenter_training import Feed, Rates, SegmenterTraining, train
 from paka.protocols.training_crops import CropDataset
@@ -153,9 +154,10 @@ def finetune(
     encoder: Encoder,
     train: Source,
     query: Source,
-    settings: Finetune | None = None,
+    profile: Profile,
     *,
     seed: int,
+    decoder: Literal["mask_transformer", "linear"] | None = None,
     folder: Path | None = None,
 ) -> Segmented:
     """Fine-tune a copy of an encoder on labelled images and segment the query images with it.
@@ -166,8 +168,9 @@ def finetune(
         encoder: Where the training starts; it stays as it is.
         train: Labelled training images.
         query: Labelled images of the same classes; their masks are read to score only.
-        settings: How it is done; None for the defaults.
+        profile: Reads how scores are made, and the settings of kind `Finetune`.
         seed: Seed of the decoder's initial weights, the order of the images, the crops and stochastic depth.
+        decoder: In place of the one that the settings name.
         folder: Where to keep a checkpoint, from which the same call goes on after a run was killed; None for none.
 
     Raises:
@@ -175,11 +178,12 @@ def finetune(
             the checkpoint of another run.
         MemoryError: The device has not enough memory.
     """
-    settings = settings or Finetune()
+    settings = profile.of(Finetune)
+    settings = replace(settings, decoder=decoder or settings.decoder)
     _check(encoder, train, query, settings)
     with _memory_named(settings):
         segmenter = train_segmenter(encoder, train, settings, seed=seed, folder=folder)
-        return segment_source(segmenter, query, settings)
+        return segment_source(segmenter, query, settings, profile.iou)
 
 
 def train_segmenter(
@@ -200,7 +204,9 @@ def train_segmenter(
     return segmenter.eval()
 
 
-def segment_source(segmenter: Segmenter, source: Source, settings: Finetune) -> Segmented:
+def segment_source(
+    segmenter: Segmenter, source: Source, settings: Finetune, metric: Metric = MIOU
+) -> Segmented:
     """Segment every image of a source and count, both at the image's own size."""
     segmenter.eval()
     classes = len(source.classes)
@@ -217,7 +223,7 @@ def segment_source(segmenter: Segmenter, source: Source, settings: Finetune) -> 
         prediction.append(torch.from_numpy(found))
         mask = torch.tensor(source.mask(index))
         counts.append(confusion_matrices(prediction[-1][None], mask[None], classes))
-    return Segmented(torch.cat(counts), tuple(prediction))
+    return Segmented(torch.cat(counts), tuple(prediction), metric)
 
 
 def _crops(source: Source, settings: Finetune, fill: tuple[int, int, int], seed: int) -> CropDataset:

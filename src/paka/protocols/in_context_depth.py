@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
-from paka.protocols import DepthEstimate, Profile, label_size
+from paka.protocols import Profile, label_size
+from paka.protocols.depth_errors import DepthEstimate, depth_estimate
 from paka.protocols.in_context import IMAGES, Memory, check_memory, vote_maps
 
 
@@ -22,7 +23,7 @@ def in_context_depth(
     Args:
         train: Where the memory is taken from.
         query: What is estimated.
-        profile: Reads `memory`, `k` and `temperature`.
+        profile: Reads `memory`, `k`, `temperature` and `depth_mean`.
         seed: Seed of the patches that are kept.
 
     Raises:
@@ -37,7 +38,7 @@ def in_context_depth(
             for part in query.tokens.split(IMAGES)
         ]
     ).squeeze(1)
-    return DepthEstimate(close_counts(prediction, query.depth), prediction)
+    return depth_estimate(prediction, query.depth, profile)
 
 
 def build_memory(train: DenseFeatures, *, size: int, seed: int) -> Memory:
@@ -73,18 +74,3 @@ def patch_depths(features: DenseFeatures) -> tuple[Tensor, Tensor]:
     blocks = features.depth.view(n, h, height // h, w, width // w).transpose(2, 3).reshape(n, h * w, -1)
     pixels = (blocks > 0).sum(dim=2)
     return blocks.sum(dim=2) / pixels.clamp_min(1), pixels > 0
-
-
-def close_counts(prediction: Tensor, depth: Tensor) -> Tensor:
-    """Count per image the pixels of known depth that are estimated within a factor of 1.25, and all of them.
-
-    Args:
-        prediction: Estimated depth, (n, H, W) in metres.
-        depth: True depth, (n, H, W) in metres, 0 where it is not known.
-
-    Returns:
-        (n, 2) int64: close pixels, known pixels.
-    """
-    known = depth > 0
-    factor = torch.maximum(prediction / depth.clamp_min(1e-6), depth / prediction.clamp_min(1e-6))
-    return torch.stack([(known & (factor < 1.25)).flatten(1).sum(dim=1), known.flatten(1).sum(dim=1)], dim=1)

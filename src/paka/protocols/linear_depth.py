@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from paka.features import DenseFeatures
 from paka.optim import CosineSchedule
-from paka.protocols.depth_errors import PER_IMAGE, POOLED, depth_counts, eigen_crop
-from paka.statistics import Metric
+from paka.protocols import Profile, label_size
+from paka.protocols.depth_errors import DepthEstimate, depth_estimate, eigen_crop
 
 EPSILON = 1e-3
 """Metres that are added before a logarithm is taken."""
@@ -80,21 +81,6 @@ class LinearDepth:
             )
 
 
-@dataclass(frozen=True)
-class DepthErrors:
-    """What a depth probe made of n images.
-
-    Attributes:
-        counts: Sums of errors per image, (n, 8) float64, see `paka.protocols.depth_errors.depth_counts`.
-        prediction: Estimated depth, (n, H, W) float32 in metres.
-        metrics: The scores that the counts give once they are summed, over all pixels and per image.
-    """
-
-    counts: Tensor
-    prediction: Tensor
-    metrics: tuple[Metric, ...] = (*POOLED, *PER_IMAGE)
-
-
 class DepthProbe(nn.Module):
     """Batch normalisation, a 1x1 convolution to bins of depth, and the depth expected of their weights.
 
@@ -134,39 +120,38 @@ class DepthProbe(nn.Module):
         return F.interpolate(depth[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def linear_depth(
-    tokens: Tensor,
-    depth: Tensor,
-    query_tokens: Tensor,
-    query_depth: Tensor,
-    settings: LinearDepth | None = None,
-    *,
-    seed: int,
-) -> DepthErrors:
-    """Train a depth probe on frozen tokens and score it on the query images.
+def linear_depth(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int) -> DepthEstimate:
+    """Train a depth probe on frozen tokens and estimate the depth of the query images with it.
 
     Args:
-        tokens: Tokens of the training images, (n, h, w, D) float; the probe trains where they are.
-        depth: Their depth in metres, (n, H, W) float32 with 0 where it is not known.
-        query_tokens: Tokens of the query images, (m, h', w', D).
-        query_depth: Their depth, (m, H', W'); read to score only.
-        settings: How it is trained and scored; None for the published settings.
+        train: Tokens and depth that the probe is trained on.
+        query: What is estimated.
+        profile: Reads `depth_mean`, and the settings of kind `LinearDepth`.
         seed: Seed of the initial weights and of the order of the images.
 
     Raises:
         ValueError: Tokens and depth do not fit each other, or no depth is known.
     """
-    settings = settings or LinearDepth()
-    _check_pair(query_tokens, query_depth)
-    probe = train_depth_probe(tokens, depth, settings, seed=seed)
-    size = (query_depth.shape[1], query_depth.shape[2])
-    prediction = predict_depth(probe, query_tokens, size, batch=settings.batch)
-    region = eigen_crop(size) if settings.eigen_crop else None
-    return DepthErrors(depth_counts(prediction, query_depth.cpu(), region), prediction)
+    settings = profile.of(LinearDepth)
+    _check_pair(query.tokens, query.depth)
+    probe = train_depth_probe(train.tokens, train.depth, settings, seed=seed)
+    size = label_size(query)
+    prediction = predict_depth(probe, query.tokens, size, batch=settings.batch)
+    return depth_estimate(prediction, query.depth, profile, eigen_crop(size) if settings.eigen_crop else None)
 
 
 def train_depth_probe(tokens: Tensor, depth: Tensor, settings: LinearDepth, *, seed: int) -> DepthProbe:
-    """Return a probe trained by AdamW with the scale-invariant log loss; arguments as `linear_depth`."""
+    """Return a probe trained by AdamW with the scale-invariant log loss.
+
+    Args:
+        tokens: Tokens of the training images, (n, h, w, D) float; the probe trains where they are.
+        depth: Their depth in metres, (n, H, W) float32 with 0 where it is not known.
+        settings: How it is trained.
+        seed: Seed of the initial weights and of the order of the images.
+
+    Raises:
+        ValueError: Tokens and depth do not fit each other, or no depth is known.
+    """
     _check_pair(tokens, depth)
     if not bool((depth > 0).any()):
         raise ValueError("expected training images of known depth, got none: choose a data set with depth")
