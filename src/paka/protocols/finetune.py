@@ -41,7 +41,8 @@ class Finetune:
         steps: Optimizer steps.
         warmup_steps: Of these, steps over which the rates rise.
         batch: Crops per step, and windows per forward pass.
-        crop: Side of crops and windows in pixels, a multiple of the encoder's patch.
+        crop: Side of crops and windows in pixels, a multiple of the encoder's patch; None for the shorter side of the
+            profile's grid.
         short_side: What the shorter side of images is scaled to; None for `crop`.
         stride: Pixels between windows; None for two thirds of `crop`.
         scales: Range of the random scale on top of `short_side`.
@@ -72,7 +73,7 @@ class Finetune:
     steps: int = 40_000
     warmup_steps: int = 0
     batch: int = 16
-    crop: int = 512
+    crop: int | None = 512
     short_side: int | None = None
     stride: int | None = None
     scales: tuple[float, float] = (0.5, 2.0)
@@ -97,15 +98,15 @@ class Finetune:
         self._require(
             "decoder", "mask_transformer or linear", met=self.decoder in ("mask_transformer", "linear")
         )
-        for name in ("decoder_depth", "steps", "batch", "crop", "checkpoint_every"):
+        for name in ("decoder_depth", "steps", "batch", "checkpoint_every"):
             self._require(name, "at least 1", met=getattr(self, name) >= 1)
+        for name in ("crop", "short_side"):
+            value = getattr(self, name)
+            self._require(name, "at least 1, or None", met=value is None or value >= 1)
         for name in ("warmup_steps", "workers", "weight_decay"):
             self._require(name, "at least 0", met=getattr(self, name) >= 0)
         self._require("warmup_steps", f"below steps={self.steps}", met=self.warmup_steps < self.steps)
-        self._require(
-            "short_side", "at least 1, or None", met=self.short_side is None or self.short_side >= 1
-        )
-        bounded = self.stride is None or 1 <= self.stride <= self.crop
+        bounded = self.stride is None or 1 <= self.stride <= (self.crop or self.stride)
         self._require("stride", f"from 1 to crop={self.crop}, or None", met=bounded)
         low, high = self.scales
         self._require("scales", "two factors above 0 in ascending order", met=0 < low <= high < float("inf"))
@@ -119,6 +120,17 @@ class Finetune:
         self._require("drop_path", "in [0, 1)", met=0 <= self.drop_path < 1)
         clip = self.gradient_clip
         self._require("gradient_clip", "above 0, or None", met=clip is None or clip > 0)
+
+    @property
+    def window(self) -> int:
+        """Side of crops and windows in pixels.
+
+        Raises:
+            ValueError: It was left to a profile.
+        """
+        if self.crop is None:
+            raise ValueError("expected a crop in pixels, got None: say crop")
+        return self.crop
 
     def _require(self, name: str, expected: str, *, met: bool) -> None:
         if not met:
@@ -179,7 +191,8 @@ def finetune(
         MemoryError: The device has not enough memory.
     """
     settings = profile.of(Finetune)
-    settings = replace(settings, decoder=decoder or settings.decoder)
+    side = settings.crop or min(profile.grid) * encoder.patch_size
+    settings = replace(settings, decoder=decoder or settings.decoder, crop=side)
     _check(encoder, train, query, settings)
     with _memory_named(settings):
         segmenter = train_segmenter(encoder, train, settings, seed=seed, folder=folder)
@@ -215,9 +228,9 @@ def segment_source(
         found = segment(
             segmenter,
             source.image(index),
-            short_side=settings.short_side or settings.crop,
-            window=settings.crop,
-            stride=settings.stride or max(2 * settings.crop // 3, 1),
+            short_side=settings.short_side or settings.window,
+            window=settings.window,
+            stride=settings.stride or max(2 * settings.window // 3, 1),
             batch=settings.batch,
         )
         prediction.append(torch.from_numpy(found))
@@ -230,8 +243,8 @@ def _crops(source: Source, settings: Finetune, fill: tuple[int, int, int], seed:
     return CropDataset(
         source,
         seed,
-        settings.crop,
-        settings.short_side or settings.crop,
+        settings.window,
+        settings.short_side or settings.window,
         settings.scales,
         settings.flip,
         settings.largest_share,
@@ -276,9 +289,9 @@ def _identity(encoder: Encoder, source: Source, settings: Finetune, seed: int) -
 
 def _check(encoder: Encoder, train: Source, query: Source, settings: Finetune) -> None:
     patch = encoder.patch_size
-    if settings.crop % patch:
-        near = max(settings.crop // patch, 1) * patch
-        message = f"expected a crop of whole patches of {patch} pixels, got {settings.crop}: set crop to {near} or {near + patch}"
+    if settings.window % patch:
+        near = max(settings.window // patch, 1) * patch
+        message = f"expected a crop of whole patches of {patch} pixels, got {settings.window}: set crop to {near} or {near + patch}"
         raise ValueError(message)
     if not train.classes or train.classes != query.classes:
         message = (
@@ -300,7 +313,7 @@ def _memory_named(settings: Finetune) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         message = (
-            f"expected room for batches of {settings.batch} crops of {settings.crop} x {settings.crop} pixels, "
+            f"expected room for batches of {settings.batch} crops of {settings.window} x {settings.window} pixels, "
             "but the device has run out of memory: lower batch or crop"
         )
         raise MemoryError(message) from error
