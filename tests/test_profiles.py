@@ -10,7 +10,7 @@ from tests.configurations import composed
 from tests.doubles import NoiseImages, tiny_encoder
 from tests.protocols.synthetic import PROFILE, features
 
-from paka.benchmark import Benchmark, percent
+from paka.benchmark import Benchmark, printed
 from paka.protocols import Entry
 from paka.protocols.in_context import in_context
 from paka.protocols.linear import linear
@@ -34,7 +34,7 @@ def scored(profile, protocol=in_context, source=NoiseImages, **changes) -> float
     settings = replace(SMALL, **{**profile, **changes})
     entry = Entry(protocol, "masks", memory=protocol is in_context)
     benchmark = Benchmark(source(), source(), settings, {"it": entry}, seed=0, query_images=8)
-    return percent(benchmark.run(tiny_encoder())["it"])
+    return printed(benchmark.run(tiny_encoder())["it"])
 
 
 @pytest.mark.parametrize(

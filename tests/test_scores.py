@@ -32,15 +32,15 @@ LINEAR = replace(
     memory=None,
     k=None,
 )
-HEADER = "benchmark,protocol,profile,metric,split,seed,before,after,delta,ci_low,ci_high,memory,k,note,method,size,temperature,classes,rules"
+HEADER = "benchmark,protocol,profile,metric,split,seed,before,after,delta,ci_low,ci_high,memory,k,note,method,size,temperature,classes,rules,unit,better"
 
 
 def test_file_has_the_documented_columns_and_two_decimals(tmp_path):
     write_results(tmp_path / "run" / "results.csv", [SCORE, LINEAR])
     assert (tmp_path / "run" / "results.csv").read_text().splitlines() == [
         HEADER,
-        "scenes,in_context,demo,mIoU,test,0,40.21,45.13,4.91,3.90,5.90,10240,30,,paka,,,,",
-        "scenes,linear,demo,mIoU,test,0,50.00,49.75,-0.25,-0.60,0.10,,,,paka,,,,",
+        "scenes,in_context,demo,mIoU,test,0,40.21,45.13,4.91,3.90,5.90,10240,30,,paka,,,,,%,higher",
+        "scenes,linear,demo,mIoU,test,0,50.00,49.75,-0.25,-0.60,0.10,,,,paka,,,,,%,higher",
     ]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["results.csv"]
 
@@ -68,7 +68,7 @@ def test_reading_a_file_without_later_columns(tmp_path):
         "",
         "a,b\n1,2\n",
         HEADER + ",more\n",
-        HEADER.removesuffix(",note,method,size,temperature,classes,rules") + "\n",
+        HEADER.removesuffix(",note,method,size,temperature,classes,rules,unit,better") + "\n",
     ],
 )
 def test_reading_something_else(tmp_path, text):
@@ -169,3 +169,23 @@ def test_means_keep_methods_apart_and_missing_values_missing():
     ]
     first, second = summarise(rows)
     assert (first.method, second.method, first.after, first.note) == ("a", "b", None, "mean of seeds 0, 1")
+
+
+def test_depth_errors_have_three_decimals_and_are_better_when_lower():
+    rmse = replace(SCORE, metric="RMSE", before=0.51234, after=0.45678, delta=-0.05556, unit="m", better="lower")
+    gain = replace(rmse, ci_low=-0.06, ci_high=-0.05)
+    table = layout([LINEAR, gain])
+    row = dict(zip(table.header, table.rows[1], strict=True))
+    assert (row["before"], row["after"], row["delta"]) == ("0.512", "0.457", "-0.056")
+    assert (row["unit"], row["better"]) == ("m", "lower")
+    assert table.caption.endswith("percentages where the unit says so, lower is better where it says so")
+    assert [score.verdict for score in (gain, replace(gain, better="higher"), LINEAR)] == ["gain", "loss", ""]
+    assert replace(gain, delta=None).verdict == ""
+    assert changes([gain]) == []
+
+
+def test_units_survive_a_file(tmp_path):
+    rows = [replace(LINEAR, metric="AbsRel", before=0.123, after=0.1, delta=-0.023, unit="", better="lower")]
+    write_results(tmp_path / "r.csv", rows)
+    assert read_results(tmp_path / "r.csv")[0].unit == ""
+    assert read_results(tmp_path / "r.csv")[0].before == 0.123

@@ -234,6 +234,8 @@ class Benchmark:
             temperature=profile.temperature if searches else None,
             classes=classes or None,
             rules=profile.rules,
+            unit=metric.unit,
+            better="higher" if metric.rises else "lower",
         )
 
 
@@ -242,7 +244,7 @@ def value(result: Result, metric: Metric) -> float:
     return metric.scale * metric.once(result.counts)
 
 
-def percent(result: Result) -> float:
+def printed(result: Result) -> float:
     """Return the first metric of a protocol, in the unit in which it is printed."""
     return value(result, result.metrics[0])
 

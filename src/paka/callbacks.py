@@ -13,7 +13,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from paka.benchmark import Benchmark, percent
+from paka.benchmark import Benchmark, printed
 from paka.head import Branch
 
 
@@ -97,7 +97,7 @@ class DenseEvaluation(L.Callback):
         branch: `teacher` or `student`, whichever the run exports.
 
     Attributes:
-        scores: The latest scores in percent, by `val/PROTOCOL`.
+        scores: The latest scores as printed, by `val/PROTOCOL`.
     """
 
     def __init__(self, benchmark: Benchmark, *, every: int, branch: str) -> None:
@@ -114,7 +114,7 @@ class DenseEvaluation(L.Callback):
         self.evaluated = step
         encoder = cast(Branch, pl_module.get_submodule(self.branch)).encoder
         outcomes = self.benchmark.run(encoder)
-        self.scores = {f"val/{name}": percent(found) for name, found in outcomes.items()}
+        self.scores = {f"val/{name}": printed(found) for name, found in outcomes.items()}
         # Logged by hand: what goes through `self.log` is repeated in every later row.
         for logger in trainer.loggers:
             logger.log_metrics(self.scores, step=step)

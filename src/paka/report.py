@@ -48,6 +48,10 @@ WIDTH = 100
 """Least width of what is printed to a file or a pipe, in characters."""
 
 
+STYLES = {"gain": "bold green", "loss": "bold red", "": ""}
+"""How differences are printed, by what they are."""
+
+
 def terminal() -> Console:
     """Return a console on standard output: plain text at least 100 wide where that is not a terminal."""
     console = Console(highlight=False, soft_wrap=True)
@@ -66,7 +70,7 @@ def print_table(scores: Sequence[Score], console: Console) -> None:
     if "delta" in header:
         place = header.index("delta")
         for score, row in zip(scores, styled, strict=True):
-            row[place] = Text(str(row[place]), style=_verdict(score))
+            row[place] = Text(str(row[place]), style=STYLES[score.verdict])
     print_columns(header, styled, left_aligned(header), console)
     _print(console, Text(caption, style="dim"))
 
@@ -247,11 +251,3 @@ def _print_cells(
     line = Text("  ").join(aligned)
     line.rstrip()
     _print(console, line)
-
-
-def _verdict(score: Score) -> str:
-    if score.delta is None:  # the interval is then the score's own
-        return ""
-    if score.ci_low is not None and score.ci_low > 0:
-        return "bold green"
-    return "bold red" if score.ci_high is not None and score.ci_high < 0 else ""

@@ -25,10 +25,10 @@ class Score:
         metric: What was measured, such as `mIoU`.
         split: Split that was scored.
         seed: Seed of the run; None for a mean over seeds.
-        before: Score of the encoder that went in, in percent.
-        after: Score of the encoder that came out, in percent.
-        delta: `after - before`, in points.
-        ci_low: Lower end of the 95 % interval of `delta`, in points.
+        before: Score of the encoder that went in, in `unit`.
+        after: Score of the encoder that came out.
+        delta: `after - before`.
+        ci_low: Lower end of the 95 % interval of `delta`, or of `before` alone.
         ci_high: Upper end of it.
         memory: Patches in the memory of a nearest-neighbour protocol.
         k: Neighbours, or clusters.
@@ -38,6 +38,8 @@ class Score:
         temperature: Of a nearest-neighbour protocol.
         classes: Number of classes.
         rules: The switches of the profile.
+        unit: What the score is in: `%`, `m` for metres, or nothing.
+        better: Whether `higher` or `lower` is better.
     """
 
     benchmark: str
@@ -59,17 +61,31 @@ class Score:
     temperature: float | None = None
     classes: int | None = None
     rules: str = ""
+    unit: str = "%"
+    better: str = "higher"
+
+    @property
+    def verdict(self) -> str:
+        """Return `gain` or `loss` where the interval of the difference leaves no doubt, else nothing."""
+        if (
+            self.delta is None or self.ci_low is None or self.ci_high is None
+        ):  # or the interval is the score's own
+            return ""
+        rose, fell = self.ci_low > 0, self.ci_high < 0
+        if not (rose or fell):
+            return ""
+        return "gain" if rose == (self.better == "higher") else "loss"
 
 
 COLUMNS = tuple(field.name for field in fields(Score))
 INTEGERS = ("seed", "memory", "k", "classes")
-PERCENTAGES = ("before", "after", "delta", "ci_low", "ci_high")
+VALUES = ("before", "after", "delta", "ci_low", "ci_high")
 INTERVAL = "95 % interval"
 """Name of the column that shows `ci_low` and `ci_high`."""
-_NUMBERS = (*PERCENTAGES, "temperature")
+_NUMBERS = (*VALUES, "temperature")
 _DIFFERENCES = ("delta", "ci_low", "ci_high")
 _KEY = ("benchmark", "protocol", "profile", "metric", "split", "seed", "method")
-_SETTINGS = ("size", "temperature", "classes", "rules")
+_SETTINGS = ("size", "temperature", "classes", "rules", "unit", "better")
 _COMPARED = ("after", "delta")
 _ALWAYS = ("protocol", "before", *_COMPARED)
 _FIRST_RELEASE = COLUMNS.index("note") + 1
@@ -89,7 +105,7 @@ def format_rows(
     """Return scores as text; files, terminal, Markdown and figures all take their numbers from here.
 
     Args:
-        scores: Rows; percentages get two decimals, None becomes the empty text.
+        scores: Rows; percentages get two decimals, other values three, None becomes the empty text.
         signed: Put a sign before differences that are not zero, as a reader wants it, but not in files.
 
     Returns:
@@ -97,21 +113,26 @@ def format_rows(
     """
     return COLUMNS, [
         tuple(
-            _format(name, value, signed=signed and score.delta is not None)
+            _format(name, value, signed=signed and score.delta is not None, digits=_digits(score))
             for name, value in asdict(score).items()
         )
         for score in scores
     ]
 
 
-def _format(name: str, value: float | str | None, *, signed: bool) -> str:
+def _digits(score: Score) -> int:
+    return 2 if score.unit == "%" else 3
+
+
+def _format(name: str, value: float | str | None, *, signed: bool, digits: int = 2) -> str:
     if value is None:
         return ""
-    if name not in PERCENTAGES:
+    if name not in VALUES:
         return " ".join(str(value).split())
     # Adding 0.0 turns -0.0 into 0.0.
-    rounded = round(float(value), 2) + 0.0
-    return f"{rounded:+.2f}" if signed and name in _DIFFERENCES and rounded else f"{rounded:.2f}"
+    rounded = round(float(value), digits) + 0.0
+    sign = "+" if signed and name in _DIFFERENCES and rounded else ""
+    return f"{rounded:{sign}.{digits}f}"
 
 
 def layout(scores: Sequence[Score]) -> Layout:
@@ -134,8 +155,9 @@ def layout(scores: Sequence[Score]) -> Layout:
     }
     ends = {name: columns.pop(name) for name in ("memory", "k", "temperature", "note")}
     columns = {"method": columns.pop("method"), **columns, INTERVAL: intervals, **ends}
-    facts = [f"{name} {text}" for name, text in shared.items() if text and name not in _ALWAYS]
-    caption = ", ".join((*facts, "scores in percent"))
+    hidden = (*_ALWAYS, "unit", "better")
+    facts = [f"{name} {text}" for name, text in shared.items() if text and name not in hidden]
+    caption = ", ".join((*facts, _reading(scores)))
     shown = {
         name: texts
         for name, texts in columns.items()
@@ -143,6 +165,13 @@ def layout(scores: Sequence[Score]) -> Layout:
         if name not in _COMPARED or any(columns["after"])
     }
     return Layout(caption, tuple(shown), list(zip(*shown.values(), strict=True)))
+
+
+def _reading(scores: Sequence[Score]) -> str:
+    """Return how the values are to be read, where that is the same for all."""
+    units, better = ({getattr(score, name) for score in scores} for name in ("unit", "better"))
+    percent = "scores in percent" if units == {"%"} else "percentages where the unit says so"
+    return percent if better == {"higher"} else f"{percent}, lower is better where it says so"
 
 
 def markdown_table(scores: Sequence[Score]) -> str:
@@ -166,7 +195,7 @@ def left_aligned(header: Sequence[str]) -> list[bool]:
 
 
 def changes(scores: Iterable[Score]) -> list[Change]:
-    """Return the rows of `visualize.scores_figure` for the scores that have a value before and after.
+    """Return the rows of `visualize.scores_figure` for the percentages that have a value before and after.
 
     Args:
         scores: Rows, in order.
@@ -176,7 +205,7 @@ def changes(scores: Iterable[Score]) -> list[Change]:
     """
     found = []
     for score in scores:
-        if score.before is None or score.after is None:
+        if score.before is None or score.after is None or score.unit != "%":
             continue
         table = layout([score])
         row = dict(zip(table.header, table.rows[0], strict=True))
@@ -209,7 +238,9 @@ def _mean(group: Sequence[Score]) -> Score:
     lows = [score.ci_low for score in group if score.ci_low is not None and score.delta is not None]
     facts = ["mean of seeds " + ", ".join(str(score.seed) for score in group)]
     if deltas:
-        low, high = (_format("delta", end, signed=True) for end in (min(deltas), max(deltas)))
+        low, high = (
+            _format("delta", end, signed=True, digits=_digits(group[0])) for end in (min(deltas), max(deltas))
+        )
         facts.append(f"delta {low} to {high}")
     if lows:
         facts.append(f"{sum(low > 0 for low in lows)} of {len(lows)} intervals above 0")

@@ -119,7 +119,7 @@ class Metric(NamedTuple):
         name: As results print it.
         of: The number, of counts (..., *count) to (...).
         truth: What of the counts depends on the images alone, so that two predictions of them agree in it.
-        scale: What it is multiplied by to be printed: 100 for a share, which is printed in percent.
+        unit: What it is printed in: `%` of a share, `m` of metres, or nothing.
         rises: Whether more is better.
         weighs: Whether `of` is no function of sums: it then gets the counts of each image, (n, *count), and how often
             each counts in each of R resamples, (R, n), and returns (R,).
@@ -128,9 +128,14 @@ class Metric(NamedTuple):
     name: str
     of: Callable[..., Tensor]
     truth: Callable[[Tensor], Tensor]
-    scale: float = 100.0
+    unit: str = "%"
     rises: bool = True
     weighs: bool = False
+
+    @property
+    def scale(self) -> float:
+        """What the number is multiplied by to be printed."""
+        return 100.0 if self.unit == "%" else 1.0
 
     def resampled(self, counts: Tensor, times: Tensor) -> Tensor:
         """Return the number in each of R resamples, (R,), of counts (n, *count) that enter (R, n) times."""

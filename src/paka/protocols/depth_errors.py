@@ -105,15 +105,15 @@ def _pixels(counts: Tensor) -> Tensor:
 
 
 POOLED = (
-    Metric("RMSE", _pooled_rmse, _pixels, scale=1.0, rises=False),
-    Metric("AbsRel", _pooled_abs_rel, _pixels, scale=1.0, rises=False),
+    Metric("RMSE", _pooled_rmse, _pixels, unit="m", rises=False),
+    Metric("AbsRel", _pooled_abs_rel, _pixels, unit="", rises=False),
     Metric("delta1", _pooled_delta1, _pixels),
 )
 """Scores over all pixels of a data set, of summed counts; RMSE in metres."""
 
 PER_IMAGE = (
-    Metric("RMSE per image", _mean_rmse, _pixels, scale=1.0, rises=False),
-    Metric("AbsRel per image", _mean_abs_rel, _pixels, scale=1.0, rises=False),
+    Metric("RMSE per image", _mean_rmse, _pixels, unit="m", rises=False),
+    Metric("AbsRel per image", _mean_abs_rel, _pixels, unit="", rises=False),
     Metric("delta1 per image", _mean_delta1, _pixels),
 )
 """Means over the images of each image's own score, of summed counts."""
