@@ -172,7 +172,9 @@ def test_means_keep_methods_apart_and_missing_values_missing():
 
 
 def test_depth_errors_have_three_decimals_and_are_better_when_lower():
-    rmse = replace(SCORE, metric="RMSE", before=0.51234, after=0.45678, delta=-0.05556, unit="m", better="lower")
+    rmse = replace(
+        SCORE, metric="RMSE", before=0.51234, after=0.45678, delta=-0.05556, unit="m", better="lower"
+    )
     gain = replace(rmse, ci_low=-0.06, ci_high=-0.05)
     table = layout([LINEAR, gain])
     row = dict(zip(table.header, table.rows[1], strict=True))

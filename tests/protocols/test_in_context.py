@@ -81,13 +81,13 @@ def test_the_memory_prefers_rare_classes_and_skips_void() -> None:
     torch.testing.assert_close(label_shares(train)[0, -1], torch.zeros(2))
 
 
-def test_the_search_does_not_depend_on_its_chunks() -> None:
+def test_votes_do_not_depend_on_how_many_are_cast_at_a_time() -> None:
     generator = torch.Generator().manual_seed(0)
     keys = F.normalize(torch.randn(300, 16, generator=generator), dim=1)
     memory = Memory(keys, torch.rand(300, 3, generator=generator))
     tokens = F.normalize(torch.randn(70, 16, generator=generator), dim=1)
     whole = vote(tokens, memory, k=9, temperature=0.1)
-    torch.testing.assert_close(vote(tokens, memory, k=9, temperature=0.1, queries=13, keys=7), whole)
+    torch.testing.assert_close(vote(tokens, memory, k=9, temperature=0.1, rows=13), whole)
 
 
 def test_nothing_depends_on_how_many_images_are_worked_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from paka.features import DenseFeatures
 from paka.protocols import Profile, Segmentation, label_size, segmentation, upsampled_argmax
+from paka.search import nearest
 from paka.sources import VOID
 
 IMAGES = 16
@@ -152,40 +153,23 @@ def label_shares(features: DenseFeatures) -> Tensor:
     return counts / labelled.clamp_min(1)
 
 
-def vote(
-    tokens: Tensor, memory: Memory, *, k: int, temperature: float, queries: int = 512, keys: int = 16384
-) -> Tensor:
+def vote(tokens: Tensor, memory: Memory, *, k: int, temperature: float, rows: int = 512) -> Tensor:
     """Average the values of each token's k nearest keys, weighted by a softmax of their cosines.
-
-    The search is exact, in chunks, so its memory does not grow with either side.
 
     Args:
         tokens: Queries of norm 1, (Q, D).
         memory: Keys and values.
         k: Neighbours.
         temperature: Of the softmax.
-        queries: Queries per chunk.
-        keys: Keys per chunk.
+        rows: Queries whose neighbours' values are held at a time.
 
     Returns:
         (Q, C), rows sum to 1.
     """
-    votes = []
-    for part in tokens.split(queries):
-        best, index = _nearest(part, memory.keys, k, keys)
-        weights = (best / temperature).softmax(dim=1)
-        votes.append(torch.einsum("qk,qkc->qc", weights, memory.values[index]))
+    found = nearest(tokens, memory.keys, k)
+    weights = (found.scores / temperature).softmax(dim=1)
+    votes = [
+        torch.einsum("qk,qkc->qc", part, memory.values[places])
+        for part, places in zip(weights.split(rows), found.indices.split(rows), strict=True)
+    ]
     return torch.cat(votes)
-
-
-def _nearest(tokens: Tensor, keys: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:
-    """Return cosines and indices of the k nearest keys, (Q, k) each, by merging chunks' bests."""
-    best = tokens.new_full((len(tokens), 0), 0.0)
-    index = torch.zeros(len(tokens), 0, dtype=torch.int64)
-    for start in range(0, len(keys), chunk):
-        part = tokens @ keys[start : start + chunk].T
-        values, places = part.topk(min(k, part.shape[1]), dim=1)
-        values, places = torch.cat([best, values], dim=1), torch.cat([index, places + start], dim=1)
-        best, order = values.topk(min(k, values.shape[1]), dim=1)
-        index = places.gather(1, order)
-    return best, index

@@ -1,0 +1,206 @@
+"""Exact search of the nearest keys by inner product, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from paka.precision import in_float32
+
+BLOCKS = {"cpu": (1024, 4096), "cuda": (8192, 65_536)}
+"""Queries and keys per block of scores: what a cache holds, and what keeps a GPU busy."""
+
+GROUP = 32
+"""Keys whose best score stands for them all until their scores are looked at one by one; a divisor of all blocks."""
+
+FEW = 8
+"""Groups per query, on average, up to which the keys that enter are looked up one by one."""
+
+CANDIDATES = 4
+"""Candidates that bfloat16 search proposes, in multiples of k."""
+
+ROUNDING = 2.0**-7
+"""Bound on the error of an inner product of unit vectors rounded to bfloat16.
+
+Rounding to nearest changes a channel by 2^-9 of it at most, so both sides together the sum of the products' sizes by
+2 * 2^-9 + 2^-18; that sum is at most 1 (Cauchy-Schwarz), and float32 sums add less than is left to 2^-7.
+"""
+
+
+class Neighbours(NamedTuple):
+    """The k nearest keys of Q queries, the nearest first.
+
+    Attributes:
+        scores: Inner products, (Q, k) float32.
+        indices: Places of the keys, (Q, k) int64.
+    """
+
+    scores: Tensor
+    indices: Tensor
+
+
+@in_float32
+def nearest(queries: Tensor, keys: Tensor, k: int, *, bfloat16: bool = False) -> Neighbours:
+    """Return the k keys of the largest inner product with each query; of equal ones, any.
+
+    Keys are read once, in blocks, whatever the number of queries; they may be mapped from a file, of half precision or
+    on another device than the queries. What is held beside queries and keys is at most `working_bytes`.
+
+    Args:
+        queries: (Q, D) float; the search runs where they are.
+        keys: (M, D) float32, float16 or bfloat16.
+        k: Neighbours, at most M.
+        bfloat16: Whether candidates are found in bfloat16, which is faster where the hardware has it. Their scores are
+            then computed in float32, and queries whose neighbours are not certain are searched again in float32: the
+            result is the same. Queries and keys have to be of norm 1.
+
+    Raises:
+        ValueError: k is not in [1, M], or the channels of queries and keys differ.
+    """
+    _check(queries, keys, k)
+    if bfloat16:
+        return _certified(queries, keys, k)
+    return _search(queries, keys, k, torch.float32)
+
+
+def working_bytes(queries: int, k: int, dim: int, *, device: str = "cpu") -> int:
+    """Return how many bytes `nearest` takes at most beside queries and keys, without `bfloat16`.
+
+    The neighbours while they are sorted; one block of keys in float32; one block of scores with the best of its groups;
+    and the scores that are looked at one by one. It does not grow with the number of keys.
+
+    Args:
+        queries: Number of queries Q.
+        k: Neighbours.
+        dim: Channels D.
+        device: Type of the device that the queries are on.
+    """
+    block, columns = BLOCKS.get(device, BLOCKS["cuda"])
+    rows = min(queries, block)
+    looked_at = min(GROUP * max(k, FEW), columns) + k
+    return 40 * queries * k + 4 * columns * dim + 5 * rows * columns + 24 * rows * looked_at
+
+
+def merge(shards: Iterable[Neighbours], k: int) -> Neighbours:
+    """Return the k nearest of what was found in several parts of the keys, such as those of several processes.
+
+    Args:
+        shards: What was found in each, with places among all keys.
+        k: Neighbours, at most as many as there are in all shards together.
+    """
+    parts = list(shards)
+    scores = torch.cat([part.scores for part in parts], dim=1)
+    indices = torch.cat([part.indices for part in parts], dim=1)
+    best, order = scores.topk(k, dim=1)
+    return Neighbours(best, indices.gather(1, order))
+
+
+def _check(queries: Tensor, keys: Tensor, k: int) -> None:
+    if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1]:
+        message = (
+            f"expected queries (Q, D) and keys (M, D), got {tuple(queries.shape)} and {tuple(keys.shape)}"
+        )
+        raise ValueError(message)
+    if not 1 <= k <= len(keys):
+        raise ValueError(f"expected k from 1 to the number of keys, {len(keys)}, got {k}: lower k")
+
+
+def _search(queries: Tensor, keys: Tensor, k: int, dtype: torch.dtype) -> Neighbours:
+    """Search with inner products of `dtype`."""
+    queries = queries.to(dtype)
+    found = Neighbours(
+        queries.new_full((len(queries), k), -torch.inf, dtype=torch.float32),
+        torch.full((len(queries), k), -1, device=queries.device),
+    )
+    rows, columns = BLOCKS.get(queries.device.type, BLOCKS["cuda"])
+    # Written over block after block: fresh memory for each costs as much as a tenth of the product.
+    buffer = queries.new_empty(min(len(queries), rows) * columns)
+    for start in range(0, len(keys), columns):
+        block = keys[start : start + columns].to(queries.device, dtype)
+        width = len(block) + -len(block) % GROUP
+        for first in range(0, len(queries), rows):
+            part = queries[first : first + rows]
+            scores = buffer[: len(part) * width].view(len(part), width)
+            torch.mm(part, block.T, out=scores[:, : len(block)])
+            scores[:, len(block) :] = -torch.inf
+            chosen = slice(first, first + rows)
+            _improve(Neighbours(found.scores[chosen], found.indices[chosen]), scores.float(), start)
+    best, order = found.scores.sort(dim=1, descending=True)
+    return Neighbours(best, found.indices.gather(1, order))
+
+
+def _improve(found: Neighbours, scores: Tensor, start: int) -> None:
+    """Replace neighbours in place by better ones among the keys from `start` on, given their scores (q, m).
+
+    A key that enters is in a group whose best does, and once some keys are seen those are few. Neighbours stay
+    unsorted.
+    """
+    groups = scores.view(len(scores), -1, GROUP)
+    best = groups.amax(dim=2)
+    worst = found.scores.amin(dim=1, keepdim=True)
+    rows, columns = (best > worst).nonzero(as_tuple=True)
+    entering = _entering(groups, (rows, columns), worst) if len(rows) <= FEW * len(scores) else None
+    values, places = entering or _of_best_groups(groups, best, found.scores.shape[1])
+    if values.shape[1]:
+        _replace(found, values, places + start)
+
+
+def _entering(groups: Tensor, chosen: tuple[Tensor, Tensor], worst: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return scores and places, (q, c), of what is above `worst`, (q, 1), in the chosen groups; None if c is large."""
+    rows, columns = chosen
+    blocks = groups[rows, columns]
+    of, place = (blocks > worst[rows]).nonzero(as_tuple=True)
+    row = rows[of]
+    counts = torch.bincount(row, minlength=len(groups))
+    width = int(counts.max()) if len(row) else 0
+    if width > FEW * GROUP:
+        return None
+    column = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    values = groups.new_full((len(groups), width), -torch.inf)
+    places = torch.zeros_like(values, dtype=torch.int64)
+    values[row, column] = blocks[of, place]
+    places[row, column] = columns[of] * GROUP + place
+    return values, places
+
+
+def _of_best_groups(groups: Tensor, best: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return scores and places, (q, c), of all keys in the k best groups of each query."""
+    chosen = best.topk(min(k, best.shape[1]), dim=1, sorted=False).indices
+    values = groups[torch.arange(len(groups), device=chosen.device)[:, None], chosen]
+    places = chosen[..., None] * GROUP + torch.arange(GROUP, device=chosen.device)
+    return values.flatten(1), places.flatten(1)
+
+
+def _replace(found: Neighbours, values: Tensor, places: Tensor) -> None:
+    """Replace neighbours (q, k) in place by the best of themselves and candidates, (q, c)."""
+    k = found.scores.shape[1]
+    best, order = torch.cat([found.scores, values], dim=1).topk(k, dim=1, sorted=False)
+    found.scores.copy_(best)
+    found.indices.copy_(torch.cat([found.indices, places], dim=1).gather(1, order))
+
+
+def _certified(queries: Tensor, keys: Tensor, k: int) -> Neighbours:
+    """Propose in bfloat16, score in float32, and search again where a key that was not proposed could be nearer."""
+    count = min(CANDIDATES * k, len(keys))
+    proposed = _search(queries, keys, count, torch.bfloat16)
+    scores = _scores(queries.float(), keys, proposed.indices)
+    best, order = scores.topk(k, dim=1)
+    found = Neighbours(best, proposed.indices.gather(1, order))
+    if count < len(keys):
+        again = (proposed.scores[:, -1] + ROUNDING >= best[:, -1]).nonzero()[:, 0]
+        if len(again):
+            exact = _search(queries[again], keys, k, torch.float32)
+            found.scores[again], found.indices[again] = exact
+    return found
+
+
+def _scores(queries: Tensor, keys: Tensor, indices: Tensor, rows: int = 256) -> Tensor:
+    """Return the float32 inner products of queries (Q, D) with the keys at indices (Q, c), (Q, c)."""
+    found = [
+        torch.einsum("qd,qcd->qc", part, keys[places.to(keys.device)].to(part.device, torch.float32))
+        for part, places in zip(queries.split(rows), indices.split(rows), strict=True)
+    ]
+    return torch.cat(found) if found else queries.new_zeros(indices.shape)

@@ -1,0 +1,135 @@
+"""Exact search against sorting everything in float64, its memory against its formula, its bfloat16 certificate."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from paka import search
+from paka.search import Neighbours, merge, nearest, working_bytes
+
+
+def units(count: int, *, dim: int = 24, seed: int = 0) -> Tensor:
+    return F.normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def reference(queries: Tensor, keys: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    scores = queries.double().numpy() @ keys.double().numpy().T
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, axis=1), order
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(search.BLOCKS, "cpu", (16, 64))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize(("keys", "k"), [(1, 1), (31, 31), (64, 5), (65, 5), (700, 1), (700, 30), (700, 200)])
+def test_it_finds_what_sorting_everything_finds(keys: int, k: int, bfloat16: bool) -> None:
+    queries, memory = units(50, seed=1), units(keys)
+    scores, indices = reference(queries, memory, k)
+    found = nearest(queries, memory, k, bfloat16=bfloat16)
+    np.testing.assert_allclose(found.scores.numpy(), scores, atol=1e-6)
+    assert (found.indices.numpy() == indices).all()
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("order", ["rising", "falling", "equal", "one query"])
+def test_no_order_of_the_keys_misleads_it(order: str) -> None:
+    queries = units(40, seed=1)
+    memory = units(900)
+    along = memory @ queries[0]
+    if order == "equal":
+        memory = memory[:1].expand(900, -1)
+    else:  # every block holds better keys than all before it, at least for one query
+        memory = memory[along.argsort(descending=order == "falling")]
+    if order == "one query":
+        queries = queries[:1]
+    found = nearest(queries, memory, 10)
+    np.testing.assert_allclose(found.scores.numpy(), reference(queries, memory, 10)[0], atol=1e-6)
+    assert all(len({*row.tolist()}) == 10 for row in found.indices)
+    np.testing.assert_allclose(
+        found.scores, torch.einsum("qd,qkd->qk", queries, memory[found.indices]), atol=1e-6
+    )
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_keys_of_half_precision_are_found_as_they_are_stored() -> None:
+    queries, memory = units(20, seed=1), units(300).half()
+    found = nearest(queries, memory, 7)
+    scores, indices = reference(queries, memory.float(), 7)
+    np.testing.assert_allclose(found.scores.numpy(), scores, atol=1e-6)
+    assert (found.indices.numpy() == indices).all()
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_bfloat16_alone_would_be_wrong_where_the_certificate_is_not() -> None:
+    # Keys so near each other that bfloat16 cannot tell them apart.
+    memory = F.normalize(units(1) + 1e-3 * units(600, seed=2), dim=1)
+    queries = F.normalize(units(1) + 0.1 * units(30, seed=3), dim=1)
+    scores, indices = reference(queries, memory, 5)
+    rounded = search._search(queries, memory, 5, torch.bfloat16)
+    assert (rounded.indices.numpy() != indices).any()
+    found = nearest(queries, memory, 5, bfloat16=True)
+    np.testing.assert_allclose(found.scores.numpy(), scores, atol=1e-6)
+
+
+def test_the_bound_on_rounding_holds() -> None:
+    queries, memory = units(200, dim=384, seed=1), units(500, dim=384)
+    exact = queries.double() @ memory.double().T
+    rounded = (queries.bfloat16().double() @ memory.bfloat16().double().T).float()
+    assert float((exact - rounded).abs().max()) < search.ROUNDING
+    worst = torch.full((1, 4), 0.5)  # what is lost does not cancel here
+    up = worst * (1 + 2**-9)
+    up = F.normalize(up, dim=1)
+    assert (
+        abs(float(up.double() @ up.double().T - up.bfloat16().double() @ up.bfloat16().double().T))
+        < search.ROUNDING
+    )
+
+
+def test_shards_are_merged() -> None:
+    queries, memory = units(30, seed=1), units(400)
+    whole = nearest(queries, memory, 9)
+    parts = [nearest(queries, part, min(9, len(part))) for part in memory.split([5, 250, 145])]
+    shifted = [
+        Neighbours(part.scores, part.indices + start) for part, start in zip(parts, (0, 5, 255), strict=True)
+    ]
+    merged = merge(shifted, 9)
+    assert torch.equal(merged.indices, whole.indices)
+    torch.testing.assert_close(merged.scores, whole.scores)
+
+
+def test_what_cannot_be_searched_is_refused() -> None:
+    with pytest.raises(ValueError, match="k from 1 to the number of keys, 4, got 5"):
+        nearest(units(3), units(4), 5)
+    with pytest.raises(ValueError, match=r"expected queries \(Q, D\)"):
+        nearest(units(3, dim=8), units(4, dim=9), 1)
+
+
+MEASURED = """
+import resource, torch
+from paka.search import nearest
+torch.set_num_threads(1)
+queries, keys = torch.randn({queries}, 64), torch.randn({keys}, 64)
+nearest(queries[:8], keys[:4096].clone(), 4)  # what the first call takes for itself
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = nearest(queries, keys, {k})
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+@pytest.mark.parametrize(("queries", "keys", "k"), [(8_000, 40_000, 30), (2_000, 160_000, 200)])
+def test_memory_is_bounded_by_the_formula(queries: int, keys: int, k: int) -> None:
+    script = MEASURED.format(queries=queries, keys=keys, k=k)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    # The allocator rounds up and keeps what is freed: a tenth and 16 MB.
+    assert int(done.stdout) < 1.1 * working_bytes(queries, k, 64) + 16e6
