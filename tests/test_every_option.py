@@ -46,6 +46,13 @@ SMALL = [
     "profile.linear_epochs=1",
     "profile.linear_batch=2",
     "profile.bootstrap=10",
+    "profile.settings.knn.k=3",
+    "profile.settings.attentive.epochs=1",
+    "profile.settings.linear_depth.steps=2",
+    "profile.settings.linear_depth.warmup_steps=1",
+    "profile.settings.finetune.steps=2",
+    "profile.settings.finetune.warmup_steps=1",
+    "profile.settings.finetune.batch=2",
 ]
 FAMILIES = {
     "tiny",
