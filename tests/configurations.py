@@ -28,7 +28,7 @@ def choosing(group: str, option: str, root: str = "x") -> list[str]:
             return [f"augmentation={augmentation}", f"objective={objective}"]
     if (group, option) == ("backbone", "timm"):
         return ["backbone=timm", "backbone.name=deit3_small_patch16_224.fb_in1k"]
-    if option in ("nyu", "depth", "in_context_depth"):
+    if option in ("nyu", "depth", "in_context_depth", "linear_depth"):
         chosen = group if option == "nyu" else "benchmark"
         return [f"{chosen}=nyu", f"{chosen}.root={root}/nyu", "eval=depth"]
     if (group, option) == ("data", "mix"):

@@ -292,6 +292,11 @@ def test_encoders_are_compared_in_one_run(
         "benchmark=folder",
         f"benchmark.root={photographs}",
         "eval=all",
+        "profile.settings.knn.k=2",
+        "profile.settings.attentive.epochs=1",
+        "profile.settings.finetune.steps=2",
+        "profile.settings.finetune.warmup_steps=1",
+        "profile.settings.finetune.batch=2",
     ]
     process = start(
         [*command, f"compare=[{files}]", f"cache={tmp_path / 'kept'}", f"hydra.run.dir={tmp_path}"]
@@ -306,7 +311,7 @@ def test_encoders_are_compared_in_one_run(
     assert first == second
     kept = json.loads((tmp_path / "results.json").read_text())
     assert [row["protocol"] for row in kept["scores"]] == [row["protocol"] for row in scored]
-    assert list(kept["skipped"]) == ["in_context_depth"]
+    assert list(kept["skipped"]) == ["in_context_depth", "linear_depth"]
     drift = [row for row in rows(tmp_path / "harm.csv") if row["name"] == "patch cosine drift"]
     assert [row["candidate"] for row in drift] == ["a", "b"]
     assert all(float(row["change"]) > 0 for row in drift)
