@@ -87,13 +87,21 @@ def test_the_bound_on_rounding_holds() -> None:
     exact = queries.double() @ memory.double().T
     rounded = (queries.bfloat16().double() @ memory.bfloat16().double().T).float()
     assert float((exact - rounded).abs().max()) < search.ROUNDING
-    worst = torch.full((1, 4), 0.5)  # what is lost does not cancel here
-    up = worst * (1 + 2**-9)
-    up = F.normalize(up, dim=1)
-    assert (
-        abs(float(up.double() @ up.double().T - up.bfloat16().double() @ up.bfloat16().double().T))
-        < search.ROUNDING
-    )
+
+
+def test_the_certificate_holds_where_rounding_hides_the_nearest_key() -> None:
+    # Just above half way between two bfloat16 numbers, nearly all channels lose the most they can, nothing cancels,
+    # and the sum is rounded down once more.
+    low, small = (1 + 2**-8) / 8, 0.04
+    rest = (1 - 62 * low**2 - small**2) ** 0.5
+    query = torch.tensor([[low] * 62 + [small, rest, 0.0]])
+    nearer = torch.tensor([[low] * 62 + [small, 0.0, rest]])
+    others = torch.tensor([[low] * 62 + [0.9 * small, 0.0, rest]]).expand(search.CANDIDATES + 4, -1)
+    lost = (query.double() @ nearer.double().T).item() - (query.bfloat16() @ nearer.bfloat16().T).item()
+    assert 2**-7 < lost < search.ROUNDING
+    keys = torch.cat([others, nearer])
+    assert search._search(query, keys, 1, torch.bfloat16).indices.item() != len(keys) - 1
+    assert nearest(query, keys, 1, bfloat16=True).indices.item() == len(keys) - 1
 
 
 def test_shards_are_merged() -> None:

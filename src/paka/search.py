@@ -22,11 +22,12 @@ FEW = 8
 CANDIDATES = 4
 """Candidates that bfloat16 search proposes, in multiples of k."""
 
-ROUNDING = 2.0**-7
-"""Bound on the error of an inner product of unit vectors rounded to bfloat16.
+ROUNDING = 2.0**-6
+"""Bound on the error of a bfloat16 inner product of vectors of norm 1.
 
-Rounding to nearest changes a channel by 2^-9 of it at most, so both sides together the sum of the products' sizes by
-2 * 2^-9 + 2^-18; that sum is at most 1 (Cauchy-Schwarz), and float32 sums add less than is left to 2^-7.
+Rounding to nearest changes a number by 2^-8 of it at most. That of both sides changes the sum by 2 * 2^-8 + 2^-16 of the
+sum of the products' sizes, which is at most 1 (Cauchy-Schwarz), and that of the result by another 2^-8. What is left to
+2^-6 is far more than sums in float32 add.
 """
 
 
