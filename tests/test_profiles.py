@@ -10,9 +10,16 @@ from tests.configurations import composed
 from tests.doubles import NoiseImages, tiny_encoder
 from tests.protocols.synthetic import PROFILE, features
 
-from paka.benchmark import Benchmark, printed
+from paka import assembly
+from paka.benchmark import Benchmark, Result, printed
+from paka.features import whiten
 from paka.protocols import Entry
+from paka.protocols.classification import Tagging
+from paka.protocols.depth_errors import depth_estimate
+from paka.protocols.finetune import finetune
+from paka.protocols.image_level import Knn, global_knn
 from paka.protocols.in_context import in_context
+from paka.protocols.in_context_depth import in_context_depth
 from paka.protocols.linear import linear
 from paka.protocols.overclustering import overclustering
 from paka.sources import VOID
@@ -128,3 +135,46 @@ def test_scores_carry_what_they_depend_on() -> None:
         assert rule in score.rules
     assert score.ci_low is not None
     assert score.ci_low <= score.before <= score.ci_high
+
+
+def test_errors_of_depth_are_averaged_over_pixels_or_over_images() -> None:
+    depth = torch.full((2, 4, 4), 2.0)
+    depth[1, :, 1:] = 0.0
+    guess = torch.stack([torch.full((4, 4), 3.0), torch.full((4, 4), 5.0)])
+    pixels, images = (
+        depth_estimate(guess, depth, replace(PROFILE, depth_mean=mean)) for mean in ("pixels", "images")
+    )
+    assert pixels.metrics[0].once(pixels.counts) == pytest.approx(((16 * 1 + 4 * 9) / 20) ** 0.5)
+    assert images.metrics[0].once(images.counts) == pytest.approx((1 + 3) / 2)
+
+
+def test_mean_average_precision_is_a_mean_over_seeds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tags = torch.rand(30, 4, generator=generator) < 0.4
+    seeds = tuple(Tagging(torch.rand(30, 4, generator=generator), tags) for _ in range(3))
+    assert printed(Result(seeds)) == pytest.approx(100 * sum(seed.score for seed in seeds) / 3)
+
+
+def test_protocols_that_encode_images_are_left_out_where_tokens_are_changed() -> None:
+    entries = {
+        "probe": Entry(linear, "masks"),
+        "tuned": Entry(finetune, "masks", encodes=True),
+        "deep": Entry(in_context_depth, "depth"),
+    }
+    fitting, skipped = assembly._applicable(entries, NoiseImages(), changed=True)
+    assert list(fitting) == ["probe"]
+    assert "encodes images itself" in skipped["tuned"]
+    assert skipped["deep"].endswith("has no depth")
+    assert list(assembly._applicable(entries, NoiseImages(), changed=False)[0]) == ["probe", "tuned"]
+    with pytest.raises(ValueError, match=r"expected protocols that fit, got none \(deep: .* has no depth\)"):
+        assembly._applicable({"deep": entries["deep"]}, NoiseImages(), changed=False)
+    benchmark = Benchmark(NoiseImages(), NoiseImages(), SMALL, entries, seed=0)
+    with pytest.raises(ValueError, match="expected features=none with protocols that encode"):
+        benchmark.run(tiny_encoder(), whiten)
+
+
+def test_rows_say_how_many_neighbours_voted() -> None:
+    benchmark = Benchmark(NoiseImages(), NoiseImages(), SMALL, {"knn": Entry(global_knn, "tags")}, seed=0)
+    knn = replace(benchmark, profile=replace(SMALL, settings={"knn": Knn(3, 0.1)}))
+    (row,) = knn.compare(knn.run(tiny_encoder()), None, method="")
+    assert (row.k, row.temperature, row.memory) == (3, 0.1, None)

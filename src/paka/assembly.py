@@ -102,9 +102,16 @@ def _processes(cfg: DictConfig) -> int:
 
 
 def build_benchmark(
-    cfg: DictConfig, split: str, *, query_images: int | None = None, cache: FeatureCache | None = None
+    cfg: DictConfig,
+    split: str,
+    *,
+    query_images: int | None = None,
+    cache: FeatureCache | None = None,
+    changed: bool = False,
 ) -> Benchmark | None:
     """Return the benchmark whose `split` is scored, or None when the images carry no masks.
+
+    Where tokens are `changed` once they are made, protocols that encode images themselves are left out.
 
     Raises:
         ValueError: A mask does not match its image or the classes, or none of the protocols fits the images.
@@ -117,7 +124,8 @@ def build_benchmark(
     if labelled is None:
         return None
     train, query = labelled
-    protocols, skipped = _applicable({name: build(node) for name, node in cfg.eval.protocols.items()}, train)
+    entries = {name: build(node) for name, node in cfg.eval.protocols.items()}
+    protocols, skipped = _applicable(entries, train, changed=changed)
     train = subset(train, limit=None, fraction=cfg.benchmark.labelled, seed=cfg.benchmark.subset_seed)
     limit = query_images or cfg.profile[f"{split}_images"]
     for source, count in ((train, cfg.profile.train_images), (query, limit)):
@@ -127,8 +135,12 @@ def build_benchmark(
     return Benchmark(train, query, profile, protocols, cfg.seed, limit, skipped, cache, facts)
 
 
-def _applicable(entries: dict[str, Entry], images: Source) -> tuple[dict[str, Entry], dict[str, str]]:
+def _applicable(
+    entries: dict[str, Entry], images: Source, *, changed: bool
+) -> tuple[dict[str, Entry], dict[str, str]]:
     """Return the protocols that fit the images, and for the others why they do not.
+
+    Where tokens are `changed` once they are made, protocols that make them anew do not fit.
 
     Raises:
         ValueError: None does.
@@ -137,19 +149,21 @@ def _applicable(entries: dict[str, Entry], images: Source) -> tuple[dict[str, En
         "masks": bool(images.classes),
         "depth": images.has_depth,
         "tags": bool(images.tag_names or images.classes),
-        "images": True,
     }
     skipped = {
         name: f"{images.name} has no {entry.reads}" for name, entry in entries.items() if not has[entry.reads]
     }
+    if changed:
+        skipped |= {
+            name: "it encodes images itself, so their tokens cannot be changed by features="
+            for name, entry in entries.items()
+            if entry.encodes
+        }
     fitting = {name: entry for name, entry in entries.items() if name not in skipped}
     if not fitting:
         other = "depth" if has["depth"] else "dense"
-        read = " and ".join(sorted({entry.reads for entry in entries.values()}))
-        message = (
-            f"eval: expected protocols that read what {images.name} has, got some that read {read}: "
-            f"set eval={other}"
-        )
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        message = f"eval: expected protocols that fit, got none ({reasons}): set eval={other}"
         raise ValueError(message)
     return fitting, skipped
 

@@ -18,6 +18,7 @@ from paka.frames import Frame
 from paka.memory_views import MemoryViews
 from paka.protocols import Entry, Outcome, Profile
 from paka.protocols.harm import ImageTokens
+from paka.protocols.image_level import Knn
 from paka.scores import Score
 from paka.sources import Source
 from paka.sources.subset import Subset
@@ -86,8 +87,10 @@ class Benchmark:
         """Run every protocol on the encoder's frozen tokens, after an optional training-free `transform`."""
         if self.profile.blue_std is not None:
             encoder = encoder.normalised_by(blue_std=self.profile.blue_std)
-        query = _scored_at(self.profile.scored_at, self._extract(encoder, self.query, self.query_images))
         found = self._run_encoding(encoder, transform)
+        if len(found) == len(self.protocols):
+            return found
+        query = _scored_at(self.profile.scored_at, self._extract(encoder, self.query, self.query_images))
         for memory in (False, True):
             names = [
                 name
@@ -212,9 +215,8 @@ class Benchmark:
 
     def _row(self, name: str, metric: Metric, method: str) -> Score:
         """Return a row without values: what was measured, and how."""
-        searches, clusters = name.startswith("in_context"), name.startswith("overclustering")
         profile, classes = self.profile, len(self.query.classes)
-        return Score(
+        row = Score(
             benchmark=self.query.name,
             protocol=name,
             profile=profile.name,
@@ -226,17 +228,29 @@ class Benchmark:
             delta=None,
             ci_low=None,
             ci_high=None,
-            memory=profile.memory if searches else None,
-            k=profile.k if searches else profile.number_of_clusters(classes) if clusters else None,
+            memory=None,
+            k=None,
             note="",
             method=method,
             size=f"{profile.grid[0]}x{profile.grid[1]} tokens",
-            temperature=profile.temperature if searches else None,
             classes=classes or None,
             rules=profile.rules,
             unit=metric.unit,
             better="higher" if metric.rises else "lower",
         )
+        return replace(row, **self._neighbours(name))
+
+    def _neighbours(self, name: str) -> dict[str, Any]:
+        """Return memory, k and temperature of a protocol, as far as it has them."""
+        profile = self.profile
+        if name.startswith("in_context"):
+            return {"memory": profile.memory, "k": profile.k, "temperature": profile.temperature}
+        if name.startswith("overclustering"):
+            return {"k": profile.number_of_clusters(len(self.query.classes))}
+        if name == "knn":
+            knn = profile.of(Knn)
+            return {"k": knn.k, "temperature": knn.temperature}
+        return {}
 
 
 def value(result: Result, metric: Metric) -> float:

@@ -38,7 +38,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     output_dir = Path(cfg.output_dir)
     encoder = assembly.build_encoder(cfg)
     others = {name: _load(encoder, path) for name, path in _names(cfg.compare).items()}
-    benchmark = assembly.build_benchmark(cfg, cfg.split, cache=_cache(cfg))
+    benchmark = assembly.build_benchmark(cfg, cfg.split, cache=_cache(cfg), changed=cfg.features != "none")
     if benchmark is None:
         message = "nothing to score: choose a benchmark with masks and at least one protocol"
         raise ValueError(message)

@@ -65,8 +65,8 @@ class Outcome(Protocol):
         ...
 
 
-READS = ("masks", "depth", "tags", "images")
-"""What protocols may compare with: labels of pixels, of depth, of images, or none at all."""
+READS = ("masks", "depth", "tags")
+"""What protocols may compare with: classes of pixels, their depth, or what images show as a whole."""
 
 
 @dataclass(frozen=True)

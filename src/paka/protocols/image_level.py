@@ -22,11 +22,19 @@ class Knn:
         k: Neighbours, at most the number of training images.
         temperature: Of the weights of their votes, above 0.
 
+    Raises:
+        ValueError: A number is out of range.
+
     Source: Wu et al. 2018 (arXiv 1805.01978); Caron et al. 2021 (arXiv 2104.14294), whose best k is 20.
     """
 
     k: int = 20
     temperature: float = TEMPERATURE
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot vote."""
+        if self.k < 1 or not self.temperature > 0:
+            raise ValueError(f"expected k of at least 1 and a temperature above 0, got {self}: raise them")
 
 
 def global_knn(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int) -> Outcome:

@@ -162,7 +162,6 @@ class Profile:
             f"clusters by {self.cluster_naming}",
             "bilinear upsampling",
             f"absent classes {self.absent}",
-            f"depth by {self.depth_mean}",
         ]
         if self.blue_std is not None:
             facts.append(f"blue std {self.blue_std}")
