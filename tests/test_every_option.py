@@ -127,7 +127,7 @@ def test_every_option_is_built_and_stepped(
     ]
     assert any(name.startswith("student.encoder") for name in moved)
     assert all(value.isfinite().all() for value in module.state_dict().values() if torch.is_tensor(value))
-    benchmark = assembly.build_benchmark(cfg, "test")
+    benchmark = assembly.build_benchmark(cfg, "test", encoder)
     if benchmark is not None and group in ("benchmark", "eval", "profile", "data"):
         outcomes = benchmark.run(encoder)
         assert all(found.counts.sum() > 0 for found in outcomes.values())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.doubles import NoiseImages, tiny_encoder
 
-from paka.feature_store import FeatureCache, images_digest, weights_digest
+from paka.feature_store import Extent, FeatureCache, images_digest, weights_digest
 from paka.features import DenseFeatures, extract
 from paka.frames import Frame
 
@@ -17,7 +17,7 @@ FACTS = {"weights": "w", "images": "i"}
 
 
 def filled(cache: FeatureCache, source: NoiseImages, indices: Sequence[int] = range(5)) -> DenseFeatures:
-    storage = cache.open(FACTS, len(indices), (3, 4, 16))
+    storage = cache.open(FACTS, Extent(len(indices), 3, 4, 16, attends=True))
     return extract(tiny_encoder(), source, frame=FRAME, indices=indices, batch_size=2, storage=storage)
 
 
@@ -73,7 +73,7 @@ def test_what_was_used_longest_ago_goes_first(tmp_path) -> None:
     room = 5 * 3 * 4 * 16 * 4
     cache = FeatureCache(tmp_path, "float32", 2 * room + 4000)
     for name in ("a", "b", "c"):
-        cache.open({"weights": name}, 5, (3, 4, 16))
+        cache.open({"weights": name}, Extent(5, 3, 4, 16, attends=False))
     kept = {json.loads(path.read_text())["weights"] for path in tmp_path.glob("*/facts.json")}
     assert "c" in kept
     assert len(kept) < 3

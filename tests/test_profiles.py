@@ -14,7 +14,7 @@ from paka import assembly
 from paka.benchmark import Benchmark, Result, printed
 from paka.features import whiten
 from paka.protocols import Entry
-from paka.protocols.classification import Tagging
+from paka.protocols.classification import outcome
 from paka.protocols.depth_errors import depth_estimate
 from paka.protocols.finetune import finetune
 from paka.protocols.image_level import Knn, global_knn
@@ -39,7 +39,7 @@ class VoidImages(NoiseImages):
 
 def scored(profile, protocol=in_context, source=NoiseImages, **changes) -> float:
     settings = replace(SMALL, **{**profile, **changes})
-    entry = Entry(protocol, "masks", memory=protocol is in_context)
+    entry = Entry(protocol, "masks", "memory" if protocol is in_context else "plain")
     benchmark = Benchmark(source(), source(), settings, {"it": entry}, seed=0, query_images=8)
     return printed(benchmark.run(tiny_encoder())["it"])
 
@@ -79,7 +79,7 @@ def test_naming_clusters_one_to_one_is_never_better_than_by_majority() -> None:
     named = [
         float(
             overclustering(many, many, replace(PROFILE, clusters=8, cluster_naming=rule), seed=0)
-            .confusion.sum(dim=0)
+            .counts.sum(dim=0)
             .diagonal()
             .sum()
         )
@@ -93,7 +93,7 @@ def test_clusters_follow_the_classes() -> None:
     found = overclustering(
         oracle, oracle, replace(PROFILE, clusters=None, cluster_naming="hungarian"), seed=0
     )
-    assert float(mean_iou(found.confusion.sum(dim=0))) > 0.95
+    assert float(mean_iou(found.counts.sum(dim=0))) > 0.95
 
 
 def test_absent_and_uncounted_classes_lower_the_mean() -> None:
@@ -119,11 +119,13 @@ def test_every_published_profile_is_whole(name) -> None:
 
 
 def test_scores_carry_what_they_depend_on() -> None:
-    entries = {"in_context": Entry(in_context, "masks", memory=True)}
+    entries = {"in_context": Entry(in_context, "masks", "memory")}
     benchmark = Benchmark(NoiseImages(), NoiseImages(), SMALL, entries, seed=0, query_images=8)
     results = benchmark.run(tiny_encoder())
     (score,) = benchmark.compare(results, None, method="")
-    assert (score.profile, score.size, score.memory, score.k) == ("test", "6x4 tokens", 2000, 3)
+    assert (score.profile, score.size, score.memory, score.k) == ("test", "6x4 tokens", 160, 3), (
+        "8 images have 20 patches each"
+    )
     assert (score.temperature, score.classes, score.seed) == (0.02, 2, 0)
     for rule in (
         "aspect keep",
@@ -142,7 +144,7 @@ def test_errors_of_depth_are_averaged_over_pixels_or_over_images() -> None:
     depth[1, :, 1:] = 0.0
     guess = torch.stack([torch.full((4, 4), 3.0), torch.full((4, 4), 5.0)])
     pixels, images = (
-        depth_estimate(guess, depth, replace(PROFILE, depth_mean=mean)) for mean in ("pixels", "images")
+        depth_estimate([guess], depth, replace(PROFILE, depth_mean=mean)) for mean in ("pixels", "images")
     )
     assert pixels.metrics[0].once(pixels.counts) == pytest.approx(((16 * 1 + 4 * 9) / 20) ** 0.5)
     assert images.metrics[0].once(images.counts) == pytest.approx((1 + 3) / 2)
@@ -151,23 +153,26 @@ def test_errors_of_depth_are_averaged_over_pixels_or_over_images() -> None:
 def test_mean_average_precision_is_a_mean_over_seeds() -> None:
     generator = torch.Generator().manual_seed(0)
     tags = torch.rand(30, 4, generator=generator) < 0.4
-    seeds = tuple(Tagging(torch.rand(30, 4, generator=generator), tags) for _ in range(3))
+    seeds = tuple(outcome(torch.rand(30, 4, generator=generator), tags) for _ in range(3))
     assert printed(Result(seeds)) == pytest.approx(100 * sum(seed.score for seed in seeds) / 3)
 
 
 def test_protocols_that_encode_images_are_left_out_where_tokens_are_changed() -> None:
     entries = {
         "probe": Entry(linear, "masks"),
-        "tuned": Entry(finetune, "masks", encodes=True),
+        "tuned": Entry(finetune, "masks", "own"),
         "deep": Entry(in_context_depth, "depth"),
     }
-    fitting, skipped = assembly._applicable(entries, NoiseImages(), changed=True)
+    sides = NoiseImages(), NoiseImages(), tiny_encoder()
+    fitting, skipped = assembly._applicable(entries, *sides, changed=True)
     assert list(fitting) == ["probe"]
     assert "encodes images itself" in skipped["tuned"]
     assert skipped["deep"].endswith("has no depth")
-    assert list(assembly._applicable(entries, NoiseImages(), changed=False)[0]) == ["probe", "tuned"]
+    assert list(assembly._applicable(entries, *sides, changed=False)[0]) == ["probe", "tuned"]
     with pytest.raises(ValueError, match=r"expected protocols that fit, got none \(deep: .* has no depth\)"):
-        assembly._applicable({"deep": entries["deep"]}, NoiseImages(), changed=False)
+        assembly._check_some(
+            *assembly._applicable({"deep": entries["deep"]}, *sides, changed=False), NoiseImages()
+        )
     benchmark = Benchmark(NoiseImages(), NoiseImages(), SMALL, entries, seed=0)
     with pytest.raises(ValueError, match="expected features=none with protocols that encode"):
         benchmark.run(tiny_encoder(), whiten)

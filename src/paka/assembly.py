@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning as L
@@ -23,10 +24,12 @@ from paka.feature_store import FeatureCache
 from paka.head import Branch
 from paka.module import PostTraining
 from paka.optim import Recipe
-from paka.protocols import Entry, Profile
+from paka.outcome_store import OutcomeStore
+from paka.protocols import Entry
 from paka.sources import Source
-from paka.sources.subset import labelled_splits, open_images, subset, verify_labels
+from paka.sources.subset import is_labelled, labelled_splits, open_images, subset, verify_labels
 from paka.tuning import Tuning
+from paka.workspace import Workspace
 
 
 def build_source(cfg: DictConfig) -> Source:
@@ -104,68 +107,129 @@ def _processes(cfg: DictConfig) -> int:
 def build_benchmark(
     cfg: DictConfig,
     split: str,
+    encoder: Encoder,
     *,
     query_images: int | None = None,
-    cache: FeatureCache | None = None,
+    room: Room | None = None,
     changed: bool = False,
 ) -> Benchmark | None:
-    """Return the benchmark whose `split` is scored, or None when the images carry no masks.
+    """Return the benchmark whose `split` is scored, or None when there is nothing to compare with.
 
-    Where tokens are `changed` once they are made, protocols that encode images themselves are left out.
+    Args:
+        cfg: The configuration.
+        split: `val` or `test`.
+        encoder: What is scored; protocols that it cannot serve are left out.
+        query_images: At most this many images are scored; None for as many as the profile says.
+        room: Where features and outcomes are kept, and where protocols compute; None keeps nothing.
+        changed: Whether tokens are changed once they are made, which leaves out protocols that encode images themselves.
 
     Raises:
-        ValueError: A mask does not match its image or the classes, or none of the protocols fits the images.
+        ValueError: A mask does not match its image or the classes, or none of the protocols fits the labelled images.
     """
     if cfg.benchmark is None or cfg.benchmark.splits is None or not cfg.eval.protocols:
         return None
-    labelled = labelled_splits(
+    train, query = labelled_splits(
         build(cfg.benchmark.source), cfg.benchmark.splits, split, seed=cfg.benchmark.subset_seed
     )
-    if labelled is None:
-        return None
-    train, query = labelled
     entries = {name: build(node) for name, node in cfg.eval.protocols.items()}
-    protocols, skipped = _applicable(entries, train, changed=changed)
-    train = subset(train, limit=None, fraction=cfg.benchmark.labelled, seed=cfg.benchmark.subset_seed)
+    protocols, skipped = _applicable(entries, train, query, encoder, changed=changed)
+    if not protocols and not is_labelled(query):
+        return None
+    _check_some(protocols, skipped, query)
+    if train is not None:
+        train = subset(train, limit=None, fraction=cfg.benchmark.labelled, seed=cfg.benchmark.subset_seed)
+        verify_labels(train, cfg.profile.train_images)
     limit = query_images or cfg.profile[f"{split}_images"]
-    for source, count in ((train, cfg.profile.train_images), (query, limit)):
-        verify_labels(source, count)
-    profile: Profile = build(cfg.profile)
-    facts = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("backbone", "benchmark")}
-    return Benchmark(train, query, profile, protocols, cfg.seed, limit, skipped, cache, facts)
+    verify_labels(query, limit)
+    plain = {
+        name: OmegaConf.to_container(cfg[name], resolve=True)
+        for name in ("backbone", "benchmark", "eval", "profile")
+    }
+    room = room or Room()
+    return Benchmark(
+        train,
+        query,
+        build(cfg.profile),
+        protocols,
+        cfg.seed,
+        limit,
+        skipped,
+        room.cache,
+        room.outcomes,
+        {name: plain[name] for name in ("backbone", "benchmark")},
+        {name: [plain["profile"], plain["eval"]["protocols"][name]] for name in protocols},  # type: ignore[call-overload,index]
+        room.workspace,
+    )
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where an evaluation keeps things and computes.
+
+    Attributes:
+        cache: Of features; None keeps none.
+        outcomes: Of protocols; None keeps none.
+        workspace: Device, and room for what is large.
+    """
+
+    cache: FeatureCache | None = None
+    outcomes: OutcomeStore | None = None
+    workspace: Workspace = field(default_factory=Workspace)
+
+
+def build_room(cfg: DictConfig) -> Room:
+    """Return where an evaluation keeps things and computes, as its configuration says."""
+    device = torch.device(
+        "cuda"
+        if cfg.device == "auto" and torch.cuda.is_available()
+        else "cpu"
+        if cfg.device == "auto"
+        else cfg.device
+    )
+    dtype = {"float32": torch.float32, "float16": torch.float16}[cfg.store]
+    if cfg.cache is None:
+        return Room(workspace=Workspace(device, dtype))
+    folder = Path(cfg.cache)
+    cache = FeatureCache(folder, cfg.store, int(cfg.cache_limit * 1e9))
+    return Room(cache, OutcomeStore(folder / "outcomes"), Workspace(device, dtype, folder / "large"))
 
 
 def _applicable(
-    entries: dict[str, Entry], images: Source, *, changed: bool
+    entries: dict[str, Entry], train: Source | None, query: Source, encoder: Encoder, *, changed: bool
 ) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Return the protocols that fit the images, and for the others why they do not.
+    """Return the protocols that fit the images and the encoder, and for the others why they do not."""
+    has = {
+        "images": True,
+        "masks": bool(query.classes),
+        "depth": query.has_depth,
+        "tags": bool(query.tag_names or query.classes),
+        "keypoints": bool(query.pairs),
+        "objects": bool(query.videos),
+    }
+    skipped = {}
+    for name, entry in entries.items():
+        if not has[entry.reads]:
+            skipped[name] = f"{query.name} has no {entry.reads}"
+        elif entry.trains and train is None:
+            skipped[name] = f"{query.name} has no labelled training images"
+        elif entry.attends and not encoder.has_class_token:
+            skipped[name] = "the encoder has no class token whose attention could be read"
+        elif changed and entry.views == "own":
+            skipped[name] = "it encodes images itself, so their tokens cannot be changed by features="
+    return {name: entry for name, entry in entries.items() if name not in skipped}, skipped
 
-    Where tokens are `changed` once they are made, protocols that make them anew do not fit.
+
+def _check_some(protocols: dict[str, Entry], skipped: dict[str, str], images: Source) -> None:
+    """Raise unless there is a protocol to run.
 
     Raises:
-        ValueError: None does.
+        ValueError: There is none.
     """
-    has = {
-        "masks": bool(images.classes),
-        "depth": images.has_depth,
-        "tags": bool(images.tag_names or images.classes),
-    }
-    skipped = {
-        name: f"{images.name} has no {entry.reads}" for name, entry in entries.items() if not has[entry.reads]
-    }
-    if changed:
-        skipped |= {
-            name: "it encodes images itself, so their tokens cannot be changed by features="
-            for name, entry in entries.items()
-            if entry.encodes
-        }
-    fitting = {name: entry for name, entry in entries.items() if name not in skipped}
-    if not fitting:
-        other = "depth" if has["depth"] else "dense"
+    if not protocols:
+        fitting = "dense" if images.classes else "depth" if images.has_depth else "all"
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        message = f"eval: expected protocols that fit, got none ({reasons}): set eval={other}"
+        message = f"eval: expected protocols that fit, got none ({reasons}): set eval={fitting}"
         raise ValueError(message)
-    return fitting, skipped
 
 
 def starting_point(cfg: DictConfig) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,18 +13,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from paka.encoded import Encoded
 from paka.encoder import Encoder
-from paka.feature_store import FeatureCache, Storage, images_digest, weights_digest
-from paka.features import DenseFeatures, Transform, extract
+from paka.feature_store import FeatureCache, digest_of, images_digest
+from paka.features import DenseFeatures, Transform
 from paka.frames import Frame
 from paka.memory_views import MemoryViews
+from paka.outcome_store import OutcomeStore
+from paka.progress import step
 from paka.protocols import Entry, Outcome, Profile
 from paka.protocols.harm import ImageTokens
-from paka.protocols.image_level import Knn
 from paka.scores import Score
 from paka.sources import Source
 from paka.sources.subset import Subset
 from paka.statistics import Metric, bootstrap, paired_bootstrap
+from paka.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,16 @@ class Result:
     def counts(self) -> Tensor:
         """Counts per image and seed, (n, S, *count)."""
         return torch.stack([outcome.counts for outcome in self.outcomes], dim=1)
+
+    @property
+    def pictures(self) -> Mapping[int, Tensor]:
+        """What was predicted for some images, with the first seed."""
+        return self.outcomes[0].pictures
+
+    @property
+    def stated(self) -> Mapping[str, Any]:
+        """What the scores depend on beside the profile."""
+        return self.outcomes[0].stated
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -62,18 +77,21 @@ class Benchmark:
     """Labelled splits, the protocols to run on them and their settings.
 
     Attributes:
-        train: Labelled images that memories and probes are built from.
-        query: Labelled images that are scored.
+        train: Labelled images that memories and probes are built from; None where there are none.
+        query: Images that are scored.
         profile: Settings of the protocols.
         protocols: The protocols by name.
         seed: Seed of everything random in them.
         query_images: At most this many images are scored; None for all.
         skipped: Why protocols that were asked for do not run here, by name.
         cache: Where features are kept for later evaluations; None keeps nothing.
+        kept: Where outcomes are kept for an evaluation that goes on after it was killed; None keeps nothing.
         facts: What features depend on beside weights and images, as JSON.
+        asked: What outcomes depend on beside those, as JSON, by protocol.
+        workspace: Where protocols compute, and keep what is large.
     """
 
-    train: Source
+    train: Source | None
     query: Source
     profile: Profile
     protocols: Mapping[str, Entry]
@@ -81,103 +99,118 @@ class Benchmark:
     query_images: int | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
     cache: FeatureCache | None = None
+    kept: OutcomeStore | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    workspace: Workspace = field(default_factory=Workspace)
 
-    def run(self, encoder: Encoder, transform: Transform | None = None) -> dict[str, Result]:
-        """Run every protocol on the encoder's frozen tokens, after an optional training-free `transform`."""
-        if self.profile.blue_std is not None:
-            encoder = encoder.normalised_by(blue_std=self.profile.blue_std)
-        found = self._run_encoding(encoder, transform)
-        if len(found) == len(self.protocols):
-            return found
-        query = _scored_at(self.profile.scored_at, self._extract(encoder, self.query, self.query_images))
-        for memory in (False, True):
-            names = [
-                name
-                for name, entry in self.protocols.items()
-                if not entry.encodes and self._from_memory(entry) == memory
-            ]
-            if names:
-                train = self._training(encoder, memory=memory)
-                found |= self._run(names, *(transform(train, query) if transform else (train, query)))
-        return {name: found[name] for name in self.protocols}
+    def run(
+        self, encoder: Encoder, transform: Transform | None = None, *, name: str = ""
+    ) -> dict[str, Result]:
+        """Run every protocol on the encoder's frozen tokens.
 
-    def _run_encoding(self, encoder: Encoder, transform: Transform | None) -> dict[str, Result]:
-        """Run the protocols that encode images themselves.
+        Args:
+            encoder: The encoder.
+            transform: Training-free change of its tokens.
+            name: What the encoder is called where progress is shown.
 
         Raises:
-            ValueError: There are some, and the tokens would have to be changed.
+            ValueError: Tokens are to be changed, and a protocol encodes images itself.
         """
-        names = [name for name, entry in self.protocols.items() if entry.encodes]
-        if names and transform is not None:
-            message = f"expected features=none with protocols that encode images themselves, got {', '.join(names)}: leave them out of eval"
-            raise ValueError(message)
-        train, query = _first(self.train, self.profile.train_images), _first(self.query, self.query_images)
+        encoded = Encoded(self, encoder, transform, name=name)
         return {
-            name: Result(
-                tuple(
-                    self.protocols[name].run(encoder, train, query, self.profile, seed=seed, folder=None)
-                    for seed in self._seeds
-                )
-            )
-            for name in names
+            name: Result(tuple(self._outcome(name, encoded, seed) for seed in self._seeds))
+            for name in self.protocols
         }
+
+    def steps(self, encoders: int) -> list[str]:
+        """Return the kinds of steps that running that many encoders takes, for a progress bar."""
+        sets = {"train", "query"} | {entry.views for entry in self.protocols.values()} & {"memory", "warped"}
+        once = [f"encode {name}" for name in sorted(sets)] + len(self._seeds) * [*self.protocols]
+        return encoders * once
+
+    def _outcome(self, name: str, encoded: Encoded, seed: int) -> Outcome:
+        """Run one protocol with one seed, unless its outcome is kept from an evaluation before."""
+        facts = self._outcome_facts(name, encoded, seed)
+        found = None if self.kept is None else self.kept.get(facts, self.profile)
+        if found is None:
+            found = self._computed(self.protocols[name], name, encoded, seed, facts)
+            if self.kept is not None:
+                self.kept.put(facts, found)
+        return found
+
+    def _outcome_facts(self, name: str, encoded: Encoded, seed: int) -> dict[str, Any]:
+        transform = encoded.transform
+        return {
+            **self.facts,
+            "asked": self.asked.get(name),
+            "weights": encoded.weights,
+            "images": self._digests,
+            "transform": None if transform is None else getattr(transform, "__name__", repr(transform)),
+            "seed": [self.seed, seed],
+        }
+
+    @cached_property
+    def _digests(self) -> list[str]:
+        sides = [
+            self.images(name) for name in ("train", "query") if name != "train" or self.train is not None
+        ]
+        return [images_digest(side, len(side)) for side in sides]
+
+    def _computed(
+        self, entry: Entry, name: str, encoded: Encoded, seed: int, facts: Mapping[str, Any]
+    ) -> Outcome:
+        title = f"{encoded.name} {name}".strip()
+        if entry.views == "own":
+            if encoded.transform is not None:
+                message = f"expected features=none with protocols that encode images themselves, got {name}: leave it out of eval"
+                raise ValueError(message)
+            sides = self.images("train"), self.images("query")
+            with step(name, title):
+                return entry.run(
+                    encoded.encoder, *sides, self.profile, seed=seed, folder=self._unfinished(facts)
+                )
+        train, query = encoded.pair(entry)
+        with step(name, title):
+            return entry.run(train, _scored_at(self.profile.scored_at, query), self.profile, seed=seed)
+
+    def _unfinished(self, facts: Mapping[str, Any]) -> Path | None:
+        """Return where a protocol that trains for long may keep what it goes on from."""
+        return None if self.kept is None else self.kept.folder / "unfinished" / digest_of(facts)[:32]
 
     @property
     def _seeds(self) -> range:
         return range(self.seed, self.seed + self.profile.seeds)
 
+    def images(self, name: str) -> Source:
+        """Return a set of images: `train`, `query`, or `memory`, the training images as they enter the memory."""
+        if name == "query":
+            return _first(self.query, self.query_images)
+        if self.train is None:
+            raise ValueError(
+                f"expected labelled training images of {self.query.name}, which has none: choose another benchmark"
+            )
+        train = _first(self.train, self.profile.train_images)
+        if name == "train":
+            return train
+        profile = self.profile
+        return MemoryViews(
+            train, passes=profile.memory_passes, augment=profile.memory_augment, seed=self.seed
+        )
+
     def tokens(self, encoder: Encoder) -> ImageTokens:
         """Return the tokens of the images that are scored, for measures that need no labels."""
-        features = self._extract(encoder, self.query, self.query_images)
+        features = self.features(encoder)
         return ImageTokens(features.tokens.float(), features.globals, features.valid)
 
-    def _from_memory(self, entry: Entry) -> bool:
-        """Return whether a protocol's training images differ from the plain ones."""
-        return entry.memory and (self.profile.memory_passes > 1 or self.profile.memory_augment)
-
-    def _run(self, names: list[str], train: DenseFeatures, query: DenseFeatures) -> dict[str, Result]:
-        return {
-            name: Result(
-                tuple(self.protocols[name].run(train, query, self.profile, seed=seed) for seed in self._seeds)
-            )
-            for name in names
-        }
-
-    def _training(self, encoder: Encoder, *, memory: bool) -> DenseFeatures:
-        if not memory:
-            return self._extract(encoder, self.train, self.profile.train_images)
-        images = _first(self.train, self.profile.train_images)
-        views = MemoryViews(
-            images,
-            passes=self.profile.memory_passes,
-            augment=self.profile.memory_augment,
-            seed=self.seed,
-        )
-        return self._extract(encoder, views, None)
+    def features(self, encoder: Encoder, name: str = "") -> DenseFeatures:
+        """Return the plain features of the images that are scored."""
+        return Encoded(self, encoder, name=name).features("query")
 
     def frame(self, encoder: Encoder) -> Frame:
         """Return the grid of tokens that images are brought to."""
         rows, columns = self.profile.grid
         return Frame(rows, columns, encoder.patch_size, self.profile.aspect)
-
-    def _extract(self, encoder: Encoder, source: Source, limit: int | None) -> DenseFeatures:
-        count, frame = _count(source, limit), self.frame(encoder)
-        storage = None if self.cache is None else self._storage(self.cache, encoder, source, count)
-        return extract(encoder, source, frame=frame, indices=range(count), storage=storage)
-
-    def _storage(self, cache: FeatureCache, encoder: Encoder, source: Source, count: int) -> Storage:
-        views = (source.passes, source.augment, source.seed) if isinstance(source, MemoryViews) else None
-        facts = {
-            **self.facts,
-            "weights": weights_digest(encoder),
-            "images": images_digest(source, count),
-            "views": list(views) if views else None,
-            "grid": list(self.profile.grid),
-            "aspect": self.profile.aspect,
-        }
-        rows, columns = self.profile.grid
-        return cache.open(facts, count, (rows, columns, encoder.dim))
 
     def compare(
         self, before: Mapping[str, Result], after: Mapping[str, Result] | None, *, method: str
@@ -205,7 +238,7 @@ class Benchmark:
         first = value(before, metric)
         second = None if after is None else value(after, metric)
         return replace(
-            self._row(name, metric, method),
+            self._row(name, metric, method, before.stated),
             before=first,
             after=second,
             delta=None if second is None else second - first,
@@ -213,7 +246,7 @@ class Benchmark:
             ci_high=metric.scale * interval.high,
         )
 
-    def _row(self, name: str, metric: Metric, method: str) -> Score:
+    def _row(self, name: str, metric: Metric, method: str, stated: Mapping[str, Any]) -> Score:
         """Return a row without values: what was measured, and how."""
         profile, classes = self.profile, len(self.query.classes)
         row = Score(
@@ -238,19 +271,7 @@ class Benchmark:
             unit=metric.unit,
             better="higher" if metric.rises else "lower",
         )
-        return replace(row, **self._neighbours(name))
-
-    def _neighbours(self, name: str) -> dict[str, Any]:
-        """Return memory, k and temperature of a protocol, as far as it has them."""
-        profile = self.profile
-        if name.startswith("in_context"):
-            return {"memory": profile.memory, "k": profile.k, "temperature": profile.temperature}
-        if name.startswith("overclustering"):
-            return {"k": profile.number_of_clusters(len(self.query.classes))}
-        if name == "knn":
-            knn = profile.of(Knn)
-            return {"k": knn.k, "temperature": knn.temperature}
-        return {}
+        return replace(row, **stated)
 
 
 def value(result: Result, metric: Metric) -> float:
@@ -272,8 +293,4 @@ def _scored_at(side: int | None, query: DenseFeatures) -> DenseFeatures:
 
 
 def _first(source: Source, limit: int | None) -> Source:
-    return Subset(source, np.arange(_count(source, limit)))
-
-
-def _count(source: Source, limit: int | None) -> int:
-    return len(source) if limit is None else min(limit, len(source))
+    return source if limit is None or limit >= len(source) else Subset(source, np.arange(limit))

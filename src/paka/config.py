@@ -28,7 +28,7 @@ _PACKAGE = Path(__file__).parent
 CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if path.is_dir())
 """The configuration's folder: inside an installed wheel, beside `src` in a checkout."""
 
-USER_ERRORS = (ValueError, FileNotFoundError, LookupError)
+USER_ERRORS = (ValueError, FileNotFoundError, LookupError, MemoryError)
 """What this package raises when its input is at fault; a subclass such as KeyError is a bug."""
 
 Run = Callable[[DictConfig], float | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, cast, overload
 
@@ -12,6 +13,7 @@ from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from paka import weights
+from paka.attention import LastAttention
 from paka.positions import AuthorPositions, Resampling
 from paka.weights import Transformer
 
@@ -22,10 +24,13 @@ class Tokens(NamedTuple):
     Attributes:
         patches: One token per image patch, (B, H, W, D).
         prefix: Class and register tokens, (B, R, D); R may be 0.
+        attention: Attention of the class token to the patches in the last block, averaged over the heads, (B, H, W)
+            float32; (B, 0, 0) unless it was asked for and there is a class token.
     """
 
     patches: Tensor
     prefix: Tensor
+    attention: Tensor = torch.zeros(0, 0, 0)
 
 
 class Encoder(nn.Module):
@@ -90,38 +95,55 @@ class Encoder(nn.Module):
         return cast(tuple[int, int], tuple(_published(self.model)["input_size"][1:]))
 
     @overload
-    def forward(self, images: Tensor) -> Tokens: ...
+    def forward(self, images: Tensor, *, attention: bool = ...) -> Tokens: ...
 
     @overload
-    def forward(self, images: Sequence[Tensor]) -> list[Tokens]: ...
+    def forward(self, images: Sequence[Tensor], *, attention: bool = ...) -> list[Tokens]: ...
 
-    def forward(self, images: Tensor | Sequence[Tensor]) -> Tokens | list[Tokens]:
+    def forward(self, images: Tensor | Sequence[Tensor], *, attention: bool = False) -> Tokens | list[Tokens]:
         """Encode images, (B, 3, h * patch, w * patch) uint8, to tokens on an h x w grid.
 
         Several batches of any sizes come back as a list in their order; those of one size go through together.
+
+        Args:
+            images: One batch, or several.
+            attention: Whether the attention of the class token is wanted too.
         """
         if isinstance(images, Tensor):
-            return self._encode(images)
+            return self._encode(images, attention=attention)
         sizes: dict[torch.Size, list[int]] = {}
         for index, batch in enumerate(images):
             sizes.setdefault(batch.shape[-2:], []).append(index)
         found: dict[int, Tokens] = {}
         for members in sizes.values():
-            tokens = self._encode(torch.cat([images[index] for index in members]))
+            tokens = self._encode(torch.cat([images[index] for index in members]), attention=attention)
             parts = [part.split([len(images[index]) for index in members]) for part in tokens]
             found |= dict(zip(members, map(Tokens, *parts), strict=True))
         return [found[index] for index in range(len(images))]
 
-    def _encode(self, images: Tensor) -> Tokens:
-        pixels = (images.float() - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+    @property
+    def has_class_token(self) -> bool:
+        """Whether there is a token for the image as a whole."""
+        return bool(self.model.num_prefix_tokens)
+
+    def _encode(self, images: Tensor, *, attention: bool) -> Tokens:
+        wanted = attention and self.has_class_token
+        with LastAttention() if wanted else nullcontext() as last:
+            patches, prefix = self._tokens(images)
         grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
+        seen = patches.new_zeros(len(images), 0, 0)
+        if last is not None:
+            seen = last.of_class_token(prefix.shape[1]).unflatten(1, grid)
+        return Tokens(patches.unflatten(1, grid), prefix, seen)
+
+    def _tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return patch and prefix tokens, (B, N, D) and (B, R, D)."""
+        pixels = (images.float() - cast(Tensor, self.mean)) / cast(Tensor, self.std)
         prefix = int(self.model.num_prefix_tokens)
-        if self.layers is None:
-            tokens = self.model.forward_features(pixels)
-            patches, prefixes = tokens[:, prefix:], tokens[:, :prefix]
-        else:
-            patches, prefixes = self._intermediates(pixels)
-        return Tokens(patches.unflatten(1, grid), prefixes)
+        if self.layers is not None:
+            return self._intermediates(pixels)
+        tokens = self.model.forward_features(pixels)
+        return tokens[:, prefix:], tokens[:, :prefix]
 
     def _intermediates(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return patch and prefix tokens of `layers`, (B, N, D) and (B, R, D), joined along the channels."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from paka import assembly, report, weights
 from paka.benchmark import Benchmark, Result
 from paka.encoder import Encoder
-from paka.feature_store import FeatureCache
 from paka.features import TRANSFORMS
+from paka.progress import Steps, showing
 from paka.protocols.harm import HarmReport, harm_report
 from paka.provenance import command_line, write_provenance
 from paka.scores import Score, write_results
@@ -38,18 +38,21 @@ def evaluate(cfg: DictConfig) -> float | None:
     output_dir = Path(cfg.output_dir)
     encoder = assembly.build_encoder(cfg)
     others = {name: _load(encoder, path) for name, path in _names(cfg.compare).items()}
-    benchmark = assembly.build_benchmark(cfg, cfg.split, cache=_cache(cfg), changed=cfg.features != "none")
+    room = assembly.build_room(cfg)
+    benchmark = assembly.build_benchmark(cfg, cfg.split, encoder, room=room, changed=cfg.features != "none")
     if benchmark is None:
-        message = "nothing to score: choose a benchmark with masks and at least one protocol"
+        message = "nothing to score: choose a benchmark with labels and at least one protocol"
         raise ValueError(message)
     OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     write_provenance(output_dir / "provenance.json")
-    report.banner("paka: evaluation of frozen patch tokens", _facts(cfg, encoder, benchmark))
-    sides = {"before": benchmark.run(encoder)}
+    console = report.terminal()
+    report.banner("paka: evaluation of frozen patch tokens", _facts(cfg, encoder, benchmark), console=console)
     transform = TRANSFORMS[cfg.features]
     if transform is not None and not others:
         others = {cfg.features: encoder}
-    sides |= {name: benchmark.run(other, transform) for name, other in others.items()}
+    with showing(Steps(benchmark.steps(1 + len(others))), console, "evaluate"):
+        sides = {"before": benchmark.run(encoder, name="before" if others else "")}
+        sides |= {name: benchmark.run(other, transform, name=name) for name, other in others.items()}
     scores = _scores(cfg, benchmark, sides)
     paths = _write(output_dir, benchmark, scores, sides)
     harm = {
@@ -85,13 +88,6 @@ def _scores(cfg: DictConfig, benchmark: Benchmark, sides: Mapping[str, Mapping[s
         for name in names
         for score in benchmark.compare(sides["before"], sides[name], method=only or name)
     ]
-
-
-def _cache(cfg: DictConfig) -> FeatureCache | None:
-    """Return where features are kept, if they are."""
-    if cfg.cache is None:
-        return None
-    return FeatureCache(Path(cfg.cache), "float32", int(cfg.cache_limit * 1e9))
 
 
 def _write(

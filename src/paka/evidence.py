@@ -18,13 +18,11 @@ from paka import assembly, report, visualize, weights
 from paka.benchmark import Benchmark, Result
 from paka.encoder import Encoder, timm_options
 from paka.features import extract, read_images, read_masks
-from paka.protocols import Segmentation
+from paka.frames import Frame
+from paka.protocols import shown
 from paka.provenance import command_line
 from paka.scores import Score, changes, write_results
 from paka.statistics import mean_iou
-
-SHOWN = 5
-"""Images in each figure."""
 
 
 def write_evidence(
@@ -131,24 +129,25 @@ def draw_comparison(
 ) -> dict[str, str]:
     """Draw features and outcomes of evenly spaced images; return captions by file."""
     folder = output_dir / "figures"
-    count = len(next(iter(outcomes[0].values())).counts)
-    shown = np.linspace(0, count - 1, min(SHOWN, count)).astype(int).tolist()
-    source, frame = benchmark.query, benchmark.frame(encoders[0])
-    features = [extract(encoder, source, frame=frame, indices=shown) for encoder in encoders]
-    images = read_images(source, shown, frame).permute(0, 2, 3, 1).numpy()
+    source, frame = benchmark.images("query"), benchmark.frame(encoders[0])
+    chosen = shown(len(source))
+    features = [extract(encoder, source, frame=frame, indices=chosen) for encoder in encoders]
+    images = read_images(source, chosen, frame).permute(0, 2, 3, 1).numpy()
     visualize.features_figure(folder / "features.png", images, *(side.tokens.numpy() for side in features))
     captions = {
         "figures/features.png": "Frozen patch tokens before and after, first three components of one joint PCA."
     }
-    for name in outcomes[0]:
-        before, after = (side[name].outcomes[0] for side in outcomes)
-        if not (isinstance(before, Segmentation) and isinstance(after, Segmentation)):
+    truth = read_masks(source, chosen, frame).numpy() if source.classes else None
+    for name, (before, after) in {
+        name: (outcomes[0][name], outcomes[1][name]) for name in outcomes[0]
+    }.items():
+        if truth is None or before.metrics[0].name != "mIoU":
             continue
-        iou = 100.0 * torch.stack([mean_iou(side.counts[shown]) for side in (before, after)], dim=1)
-        truth, *predictions = (
-            _pictured(maps[shown] if maps is not None else read_masks(source, shown, frame), frame.size)
-            for maps in (None, before.prediction, after.prediction)
-        )
+        counts = [side.outcomes[0].counts[chosen] for side in (before, after)]
+        predictions = [
+            np.stack([pictured(side.pictures[index], source.image(index), frame) for index in chosen])
+            for side in (before, after)
+        ]
         visualize.segmentation_figure(
             folder / f"{name}.png",
             images,
@@ -157,13 +156,23 @@ def draw_comparison(
             after=predictions[1],
             classes=source.classes,
             colours=source.palette,
-            iou=iou.numpy(),
+            iou=100.0 * torch.stack([mean_iou(side) for side in counts], dim=1).numpy(),
         )
         captions[f"figures/{name}.png"] = f"Segmentations of the protocol {name} before and after."
     return captions
 
 
-def _pictured(maps: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return class maps (n, h, w) at the size of the pictures, by nearest neighbour."""
-    pictured: NDArray[np.uint8] = F.interpolate(maps[:, None], size=size, mode="nearest-exact")[:, 0].numpy()
-    return pictured
+def pictured(prediction: Tensor, image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
+    """Return predicted class ids of an image at the size of the frame, by nearest neighbour.
+
+    Args:
+        prediction: Class ids, (H, W) uint8: of the image itself, or of the whole frame at any size.
+        image: The image.
+        frame: Where it lies.
+    """
+    if prediction.shape == image.shape[:2]:
+        return frame.mask(prediction.numpy())
+    enlarged: NDArray[np.uint8] = F.interpolate(
+        prediction[None, None], size=frame.size, mode="nearest-exact"
+    )[0, 0].numpy()
+    return enlarged

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +18,44 @@ from torch import Tensor
 
 from paka.encoder import Encoder
 from paka.sources import Source
+from paka.workspace import Workspace, check_disk
 
-Shape = tuple[int, int, int]
-"""Rows and columns of tokens, and channels."""
-
-_LAYOUT = 1
+_LAYOUT = 2
 """Raised whenever stored features would be read wrongly by older code, or older ones by this."""
+
+
+class Extent(NamedTuple):
+    """How much the features of some images are.
+
+    Attributes:
+        images: Number of images n.
+        rows: Rows of tokens h.
+        columns: Columns of tokens w.
+        dim: Channels D.
+        attends: Whether the encoder has a class token, whose attention is kept.
+    """
+
+    images: int
+    rows: int
+    columns: int
+    dim: int
+    attends: bool
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the arrays, by the names that `DenseFeatures` has for them."""
+        n, rows, columns, dim, attends = self
+        seen = (rows, columns) if attends else (0, 0)
+        return {
+            "tokens": (n, rows, columns, dim),
+            "globals": (n, dim),
+            "attention": (n, *seen),
+            "sizes": (n, 2),
+        }
+
+
+_DTYPES = {"globals": torch.float32, "attention": torch.float32, "sizes": torch.int32}
+"""Types of the arrays but for the tokens, whose type is chosen."""
 
 
 @dataclass
@@ -30,30 +63,37 @@ class Storage:
     """Features of n images that are filled in from the first image on.
 
     Attributes:
-        tokens: (n, h, w, D) float32 or float16, in memory or mapped from a file.
-        globals: (n, D) float32 likewise.
+        arrays: By name, in memory or mapped from files; see `Extent.shapes`.
         done: Images that are filled in.
         keep: Called after each write with the number of images that are filled in.
     """
 
-    tokens: Tensor
-    globals: Tensor
+    arrays: Mapping[str, Tensor]
     done: int = 0
     keep: Callable[[int], None] | None = None
 
-    def put(self, start: int, patches: Tensor, pooled: Tensor) -> None:
-        """Fill in the images from `start` on: patch tokens (b, h, w, D) and global tokens (b, D)."""
-        end = start + len(patches)
-        self.tokens[start:end] = patches.to(self.tokens.dtype)
-        self.globals[start:end] = pooled
-        self.done = end
+    def put(self, start: int, **values: Tensor) -> None:
+        """Fill in the images from `start` on: a value (b, ...) for each array."""
+        for name, array in self.arrays.items():
+            array[start : start + len(values[name])] = values[name].to(array.dtype)
+        self.done = start + len(values["tokens"])
         if self.keep is not None:
-            self.keep(end)
+            self.keep(self.done)
 
 
-def in_memory(images: int, shape: Shape) -> Storage:
-    """Return room for the features of `images` images in memory, float32."""
-    return Storage(torch.empty(images, *shape), torch.empty(images, shape[2]))
+def in_memory(extent: Extent, workspace: Workspace) -> Storage:
+    """Return room for features that end with this process.
+
+    Raises:
+        MemoryError: There is no room for them.
+    """
+    what = f"the features of {extent.images} images"
+    return Storage(
+        {
+            name: workspace.empty(*shape, dtype=_DTYPES.get(name, workspace.dtype), what=what)
+            for name, shape in extent.shapes.items()
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -70,37 +110,37 @@ class FeatureCache:
     dtype: str
     limit: int
 
-    def open(self, facts: Mapping[str, Any], images: int, shape: Shape) -> Storage:
+    def open(self, facts: Mapping[str, Any], extent: Extent) -> Storage:
         """Return the stored features that `facts` describe, complete, begun or still empty.
 
         Args:
             facts: All that the features depend on, as JSON: weights, images, size.
-            images: Number of images n.
-            shape: Rows and columns of tokens, and channels.
+            extent: How much they are.
 
         Raises:
             ValueError: What lies under the digest is of other weights or other images: the folder was tampered with.
+            MemoryError: The disk has no room for them.
         """
-        facts = {**facts, "layout": _LAYOUT, "dtype": self.dtype, "shape": [images, *shape]}
+        facts = {**facts, "layout": _LAYOUT, "dtype": self.dtype, "extent": list(extent)}
         place = self.folder / digest_of(facts)[:32]
         if not (place / "facts.json").exists():
-            self._make_room(images, shape)
-            _create(place, facts, images, shape)
+            self._make_room(extent)
+            _create(place, facts, extent)
         _check(place, facts)
         os.utime(place)  # what is used last is removed last
         progress = place / "done"
-        arrays = [_mapped(place / f"{name}.npy") for name in ("tokens", "globals")]
+        arrays = {name: _mapped(place / f"{name}.npy") for name in extent.shapes}
 
         def keep(done: int) -> None:
-            for array in arrays:
+            for array in arrays.values():
                 array.flush()
             _write(progress, str(done))
 
-        tokens, pooled = (torch.from_numpy(array) for array in arrays)
-        return Storage(tokens, pooled, int(progress.read_text()), keep)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return Storage(tensors, int(progress.read_text()), keep)
 
-    def _make_room(self, images: int, shape: Shape) -> None:
-        needed = images * int(np.prod(shape)) * np.dtype(self.dtype).itemsize
+    def _make_room(self, extent: Extent) -> None:
+        needed = math.prod(extent.shapes["tokens"]) * np.dtype(self.dtype).itemsize
         sets = sorted(self.folder.glob("*/facts.json"), key=lambda path: path.parent.stat().st_mtime)
         sizes = {path.parent: sum(file.stat().st_size for file in path.parent.iterdir()) for path in sets}
         for place in list(sizes):
@@ -108,13 +148,14 @@ class FeatureCache:
                 break
             shutil.rmtree(place)
             del sizes[place]
+        check_disk(self.folder, needed, f"the features of {extent.images} images")
 
 
-def _create(place: Path, facts: Mapping[str, Any], images: int, shape: Shape) -> None:
+def _create(place: Path, facts: Mapping[str, Any], extent: Extent) -> None:
     place.mkdir(parents=True, exist_ok=True)
-    kinds = {"tokens": ((images, *shape), facts["dtype"]), "globals": ((images, shape[2]), "float32")}
-    for name, (size, dtype) in kinds.items():
-        np.lib.format.open_memmap(place / f"{name}.npy", mode="w+", dtype=dtype, shape=size).flush()
+    for name, shape in extent.shapes.items():
+        kind = str(_DTYPES.get(name, facts["dtype"])).removeprefix("torch.")
+        np.lib.format.open_memmap(place / f"{name}.npy", mode="w+", dtype=kind, shape=shape).flush()
     _write(place / "done", "0")
     _write(place / "facts.json", json.dumps(facts, indent=2, sort_keys=True))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from paka.encoder import Encoder, Tokens
-from paka.feature_store import Storage, in_memory
+from paka.feature_store import Extent, Storage, in_memory
 from paka.frames import Frame
-from paka.sources import Source
+from paka.progress import tracked
+from paka.sources import KeypointPair, Source
+from paka.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,18 @@ class DenseFeatures:
     Attributes:
         tokens: Frozen patch tokens, (n, h, w, D) on the CPU, float32 or float16, perhaps mapped from a file. Beyond
             an image that does not fill its frame, its outermost tokens are repeated.
-        labels: Class ids at the pixels the encoder saw, (n, H, W) uint8 with 255 for void.
+        labels: Class ids at the pixels the encoder saw, (n, H, W) uint8 with 255 for void; numbers of objects where
+            there are videos.
         num_classes: Number of classes C; 0 without masks, and labels of (n, 0, 0) then.
         depth: Depth of the same pixels in metres, (n, H, W) float32 with 0 for unknown; (n, 0, 0) without.
         valid: Which tokens are the image's own, (n, h, w) bool; None if all are.
         globals: One token for each image, (n, D) float32: the class token, or the mean patch without one.
         tags: Which tags the images carry, (n, T) bool; T may be 0.
+        attention: Attention of the class token to the patches, (n, h, w) float32; (n, 0, 0) without a class token.
+        sizes: Height and width of the images themselves in pixels, (n, 2) int32.
+        pairs: Pairs of images with points that both show.
+        videos: The images of each video, in the order of time.
+        workspace: Where protocols compute, and keep what is large.
     """
 
     tokens: Tensor
@@ -37,17 +45,15 @@ class DenseFeatures:
     valid: Tensor | None = None
     globals: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     tags: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
+    attention: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0))
+    sizes: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int32))
+    pairs: tuple[KeypointPair, ...] = ()
+    videos: tuple[range, ...] = ()
+    workspace: Workspace = field(default_factory=Workspace)
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.tokens)
-
-    def images(self, chosen: Tensor) -> DenseFeatures:
-        """Return the features of the chosen images, (m,) int64."""
-        names = ("tokens", "labels", "depth", "globals", "tags")
-        parts = {name: value[chosen] for name in names if len(value := getattr(self, name)) == len(self)}
-        valid = None if self.valid is None else self.valid[chosen]
-        return replace(self, valid=valid, **parts)
 
 
 Transform = Callable[[DenseFeatures, DenseFeatures], tuple[DenseFeatures, DenseFeatures]]
@@ -63,6 +69,7 @@ def extract(
     indices: Sequence[int],
     batch_size: int = 32,
     storage: Storage | None = None,
+    workspace: Workspace | None = None,
 ) -> DenseFeatures:
     """Encode labelled images at one resolution.
 
@@ -70,52 +77,73 @@ def extract(
         encoder: The frozen encoder; its mode is restored afterwards.
         source: Labelled images.
         frame: The grid of tokens that images, masks and depth are brought to.
-        indices: Which images.
+        indices: Which images, from the first on where they belong to pairs or videos.
         batch_size: Images per forward pass.
-        storage: Where the tokens are kept, and how many of the images it has already; None keeps them in memory.
+        storage: Where the tokens are kept, and how many of the images it has already; None keeps them in the workspace.
+        workspace: Where the encoder is, and where there is room; None is the CPU and memory.
 
     Raises:
         ValueError: A token is not finite.
+        MemoryError: The tokens or labels do not fit.
     """
-    shape = frame.rows, frame.columns, encoder.dim
-    storage = storage or in_memory(len(indices), shape)
+    workspace = workspace or Workspace()
+    storage = storage or in_memory(extent(encoder, frame, len(indices)), workspace)
     training = encoder.training
     encoder.eval()
-    for start in range(storage.done, len(indices), batch_size):
+    starts = range(storage.done, len(indices), batch_size)
+    for start in tracked(starts, len(starts)):
         chosen = indices[start : start + batch_size]
-        patches, pooled_tokens = _encode(encoder, source, frame, chosen)
-        storage.put(start, patches, pooled_tokens)
+        storage.put(start, **_encode(encoder, source, frame, chosen))
     encoder.train(training)
-    return _with_labels(storage, source, frame, indices)
+    return _with_labels(storage, source, frame, indices, workspace)
 
 
-def _encode(encoder: Encoder, source: Source, frame: Frame, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return patch tokens, (b, h, w, D), and global tokens, (b, D), float32 on the CPU."""
+def extent(encoder: Encoder, frame: Frame, images: int) -> Extent:
+    """Return how much the features are that an encoder makes of some images."""
+    return Extent(images, frame.rows, frame.columns, encoder.dim, encoder.has_class_token)
+
+
+def _encode(encoder: Encoder, source: Source, frame: Frame, chosen: Sequence[int]) -> dict[str, Tensor]:
+    """Return what the encoder makes of some images, on the CPU, by the names of `paka.feature_store.ARRAYS`."""
     device = next(encoder.parameters()).device
-    found = encoder([_to_tensor(frame.image(source.image(index))).to(device) for index in chosen])
-    patches = torch.cat([_filled(tokens, frame) for tokens in found]).float().cpu()
-    _check_finite(patches, source, chosen)
-    return patches, torch.cat([pooled(tokens) for tokens in found]).float().cpu()
+    images = [source.image(index) for index in chosen]
+    found = encoder([_to_tensor(frame.image(image)).to(device) for image in images], attention=True)
+    tokens = torch.cat([_filled(one.patches, frame) for one in found]).float().cpu()
+    _check_finite(tokens, source, chosen)
+    return {
+        "tokens": tokens,
+        "globals": torch.cat([pooled(one) for one in found]).float().cpu(),
+        "attention": torch.cat([_filled(one.attention[..., None], frame)[..., 0] for one in found]).cpu(),
+        "sizes": torch.tensor([image.shape[:2] for image in images], dtype=torch.int32),
+    }
 
 
-def _with_labels(storage: Storage, source: Source, frame: Frame, indices: Sequence[int]) -> DenseFeatures:
-    nothing = torch.zeros(len(indices), 0, 0)
-    shapes: dict[int, tuple[int, ...]] = {}
-
-    def read(kind: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
-        for index in indices:
-            labels = kind(index)
-            shapes[index] = labels.shape
-            yield labels
-
+def _with_labels(
+    storage: Storage, source: Source, frame: Frame, indices: Sequence[int], workspace: Workspace
+) -> DenseFeatures:
+    n, arrays = len(indices), storage.arrays
+    labels, depth = torch.zeros(n, 0, 0, dtype=torch.uint8), torch.zeros(n, 0, 0)
+    if source.classes or source.videos:
+        labels = workspace.empty(n, *frame.size, dtype=torch.uint8, what=f"the masks of {n} images")
+        for place, index in enumerate(indices):
+            labels[place] = torch.from_numpy(frame.mask(source.mask(index)))
+    if source.has_depth:
+        depth = workspace.empty(n, *frame.size, dtype=torch.float32, what=f"the depth of {n} images")
+        for place, index in enumerate(indices):
+            depth[place] = torch.from_numpy(frame.depth(source.depth(index)))
     return DenseFeatures(
-        storage.tokens,
-        _stacked(map(frame.mask, read(source.mask))) if source.classes else nothing.to(torch.uint8),
+        arrays["tokens"],
+        labels,
         len(source.classes),
-        _stacked(map(frame.depth, read(source.depth))) if source.has_depth else nothing,
-        _valid([shapes.get(index) or source.image(index).shape for index in indices], frame),
-        storage.globals,
+        depth,
+        _valid(arrays["sizes"], frame),
+        arrays["globals"],
         torch.from_numpy(np.stack([source.tags(index) for index in indices])),
+        arrays["attention"],
+        arrays["sizes"],
+        tuple(pair for pair in source.pairs if max(pair[:2]) < n),
+        tuple(range(video.start, min(video.stop, n)) for video in source.videos if video.start < n),
+        workspace,
     )
 
 
@@ -128,13 +156,13 @@ def _to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
 
 
-def _filled(tokens: Tokens, frame: Frame) -> Tensor:
-    """Repeat the outermost tokens to the right and below until they fill the frame, (1, h, w, D)."""
-    rows, columns = tokens.patches.shape[1:3]
-    if (rows, columns) == (frame.rows, frame.columns):
-        return tokens.patches
+def _filled(maps: Tensor, frame: Frame) -> Tensor:
+    """Repeat the outermost tokens of maps (1, h, w, D) to the right and below until they fill the frame."""
+    rows, columns = maps.shape[1:3]
+    if (rows, columns) == (frame.rows, frame.columns) or not rows:
+        return maps
     wanted = torch.arange(frame.rows).clamp_max(rows - 1), torch.arange(frame.columns).clamp_max(columns - 1)
-    return tokens.patches[:, wanted[0]][:, :, wanted[1]]
+    return maps[:, wanted[0]][:, :, wanted[1]]
 
 
 def _check_finite(patches: Tensor, source: Source, chosen: Sequence[int]) -> None:
@@ -148,11 +176,11 @@ def _check_finite(patches: Tensor, source: Source, chosen: Sequence[int]) -> Non
         raise ValueError(message)
 
 
-def _valid(shapes: Sequence[tuple[int, ...]], frame: Frame) -> Tensor | None:
-    """Return which tokens of the frame are each image's own, (n, h, w) bool; None if all are."""
-    own = torch.zeros(len(shapes), frame.rows, frame.columns, dtype=torch.bool)
-    for place, shape in enumerate(shapes):
-        rows, columns = frame.fit(*shape[:2])
+def _valid(sizes: Tensor, frame: Frame) -> Tensor | None:
+    """Return which tokens of the frame are each image's own, (n, h, w) bool, of sizes (n, 2); None if all are."""
+    own = torch.zeros(len(sizes), frame.rows, frame.columns, dtype=torch.bool)
+    for place, (height, width) in enumerate(sizes.tolist()):
+        rows, columns = frame.fit(height, width)
         own[place, :rows, :columns] = True
     return None if own.all() else own
 

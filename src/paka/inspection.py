@@ -20,6 +20,7 @@ from paka.cores import available_cores
 from paka.findings import IDS, Problem, Reading, SplitFindings, printable
 from paka.sources import VOID, Source
 from paka.sources.decode import LONGEST_SIDE
+from paka.sources.subset import is_labelled
 
 CHUNK = 8
 """Images that a process reads at a time: few, so that Ctrl-C is answered at once."""
@@ -139,7 +140,7 @@ def _unfit(source: Source, roles: Sequence[str]) -> str | None:
     """Return why a split does not serve its roles."""
     if not len(source):
         return f"{source.name} {source.split} has no images: expected at least one; add them"
-    if source.classes or source.has_depth or {*roles} == {DATA}:
+    if is_labelled(source) or {*roles} == {DATA}:
         return None
     source.mask(0)  # says why there is none
     return f"{source.name} {source.split} has masks without classes: expected their names; add them"

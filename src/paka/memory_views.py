@@ -39,6 +39,7 @@ class MemoryViews(Source):
         self.source, self.passes, self.augment, self.seed = source, passes, augment, seed
         self.name, self.split, self.tag_names = source.name, source.split, source.tag_names
         self.has_depth = source.has_depth
+        self.variant = ("memory", passes, augment, seed)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -48,11 +48,11 @@ def post_train(cfg: DictConfig) -> float | None:
         raise FileNotFoundError(message)
     encoder = assembly.build_encoder(cfg)
     source = assembly.build_source(cfg)
-    benchmark = assembly.build_benchmark(cfg, cfg.split)
+    benchmark = assembly.build_benchmark(cfg, cfg.split, encoder)
     module = assembly.build_module(cfg, copy.deepcopy(encoder), source)
     data = assembly.build_data(cfg, encoder, source)
     interrupt = Interrupt()
-    evaluation = _evaluation(cfg)
+    evaluation = _evaluation(cfg, encoder)
     callbacks = [interrupt, HealthAlarm(), *evaluation, StepProgress(cfg.backbone.batch_size)]
     trainer = assembly.build_trainer(cfg, output_dir, callbacks)
     with assembly.finishing(trainer):
@@ -83,11 +83,11 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", expected)
 
 
-def _evaluation(cfg: DictConfig) -> list[DenseEvaluation]:
+def _evaluation(cfg: DictConfig, encoder: Encoder) -> list[DenseEvaluation]:
     """Return the callback that scores validation images while training, if that is asked for and possible."""
     if cfg.eval.every is None:
         return []
-    benchmark = assembly.build_benchmark(cfg, "val", query_images=cfg.eval.subset)
+    benchmark = assembly.build_benchmark(cfg, "val", encoder, query_images=cfg.eval.subset)
     return [DenseEvaluation(benchmark, every=cfg.eval.every, branch=cfg.export)] if benchmark else []
 
 

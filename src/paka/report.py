@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from paka.progress import duration
 from paka.protocols.harm import HarmReport
 from paka.scores import (
     Score,
@@ -171,18 +172,7 @@ def forecast(seconds: float) -> str:
     """
     if not (math.isfinite(seconds) and seconds >= 0):
         raise ValueError(f"a duration must be finite and at least 0 seconds, not {seconds}")
-    if seconds < 59.5:
-        return f"about {max(round(seconds), 1)} s"
-    if seconds < 595:
-        minutes, rest = divmod(round(seconds / 10) * 10, 60)
-        return _spoken((minutes, "min"), (rest, "s"))
-    step = 1 if seconds < 3570 else 10
-    hours, rest = divmod(round(seconds / 60 / step) * step, 60)
-    return _spoken((hours, "h"), (rest, "min"))
-
-
-def _spoken(*parts: tuple[int, str]) -> str:
-    return "about " + " ".join(f"{count} {unit}" for count, unit in parts if count)
+    return f"about {duration(seconds)}"
 
 
 def write_report(

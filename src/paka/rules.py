@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -95,6 +96,10 @@ def _is_fraction(value: object) -> bool:
 
 
 _FRACTION = Rule("a number above 0, up to 1, or a fraction like 1/8", _is_fraction)
+_DEVICE = Rule(
+    "auto, cpu, cuda or cuda:NUMBER",
+    lambda value: isinstance(value, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None,
+)
 _BETAS = Rule("two numbers from 0 to below 1", lambda value: _pair(value, _BELOW_ONE.holds))
 
 RULES: dict[Rule, tuple[str, ...]] = {
@@ -246,6 +251,8 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _some_of("pairs", "globals", "clean", "teacher", "images"): ("objective.reads",),
     _some_of("dim", "tags"): ("objective.told",),
     _one_of("none", "zscore", "whiten", "rasa"): ("features",),
+    _one_of("float32", "float16"): ("store",),
+    _DEVICE: ("device",),
 }
 """Which keys keep which rule; keys that a configuration does not have are passed over."""
 

@@ -264,6 +264,8 @@ class Evaluate:
     compare: list[str] = MISSING
     cache: str | None = MISSING
     cache_limit: float = MISSING
+    store: str = MISSING
+    device: str = MISSING
     method: str | None = MISSING
     features: str = MISSING
     run_name: str = MISSING

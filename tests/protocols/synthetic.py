@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
-from paka.protocols import Profile, Segmentation
+from paka.protocols import Outcome, Profile
 from paka.statistics import mean_iou
 
 CLASSES = 5
@@ -56,6 +57,11 @@ def features(kind: str, *, images: int = 24, seed: int = 0) -> DenseFeatures:
     return DenseFeatures(oracle if kind == "oracle" else noise, labels, CLASSES)
 
 
-def score(segmentation: Segmentation) -> float:
+def score(outcome: Outcome) -> float:
     """Return the data-set mIoU."""
-    return float(mean_iou(segmentation.confusion.sum(dim=0)))
+    return float(mean_iou(outcome.counts.sum(dim=0)))
+
+
+def predicted(outcome: Outcome) -> Tensor:
+    """Return the predictions of the images that are shown, (m, H, W): all of them up to six."""
+    return torch.stack([*outcome.pictures.values()])

@@ -12,8 +12,6 @@ from paka.features import DenseFeatures
 from paka.protocols.classification import (
     MAP,
     TOP1,
-    Classification,
-    Tagging,
     average_precision,
     check_truth,
     held_out,
@@ -38,7 +36,7 @@ def test_average_precision_equals_scikit_learns(seed: int) -> None:
     scores, tags = tagged(seed=seed)
     expected = [average_precision_score(tags[:, t].numpy(), scores[:, t].numpy()) for t in range(4)]
     np.testing.assert_allclose(average_precision(scores, tags).numpy(), expected, rtol=1e-12)
-    assert Tagging(scores, tags).score == pytest.approx(np.mean(expected))
+    assert outcome(scores, tags).score == pytest.approx(np.mean(expected))
 
 
 def test_resampled_average_precision_is_that_of_repeated_images() -> None:
@@ -58,20 +56,20 @@ def test_a_tag_that_no_image_carries_has_no_score() -> None:
     tags[:, 2] = False
     assert average_precision(scores, tags).isnan().tolist() == [False, False, True, False]
     others = [0, 1, 3]
-    assert Tagging(scores, tags).score == pytest.approx(Tagging(scores[:, others], tags[:, others]).score)
+    assert outcome(scores, tags).score == pytest.approx(outcome(scores[:, others], tags[:, others]).score)
 
 
 def test_the_bootstrap_of_the_same_scores_shows_no_difference_and_its_interval_holds_the_score() -> None:
     scores, tags = tagged(300)
-    side = Tagging(scores, tags)
+    side = outcome(scores, tags)
     assert paired_bootstrap(side.counts, side.counts, resamples=50, seed=0, metric=MAP) == (0, 0)
     interval = bootstrap(side.counts, resamples=400, seed=0, metric=MAP)
     assert interval.low < side.score < interval.high
-    better = Tagging(tags.float(), tags)
+    better = outcome(tags.float(), tags)
     low, high = paired_bootstrap(side.counts, better.counts, resamples=400, seed=0, metric=MAP)
     assert 0 < low < better.score - side.score < high
     with pytest.raises(ValueError, match="same images"):
-        paired_bootstrap(side.counts, Tagging(scores, ~tags).counts, resamples=5, seed=0, metric=MAP)
+        paired_bootstrap(side.counts, outcome(scores, ~tags).counts, resamples=5, seed=0, metric=MAP)
     with pytest.raises(ValueError, match="at least one image and one resample"):
         bootstrap(side.counts[:0], resamples=5, seed=0, metric=MAP)
 
@@ -79,11 +77,10 @@ def test_the_bootstrap_of_the_same_scores_shows_no_difference_and_its_interval_h
 def test_hits_are_counted_image_by_image() -> None:
     scores = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
     found = outcome(scores, torch.tensor([1, 1, 1]))
-    assert isinstance(found, Classification)
-    assert found.correct.tolist() == [True, False, True]
+    assert found.metrics == (TOP1,)
     assert found.counts.tolist() == [[1, 1], [0, 1], [1, 1]]
     assert found.score == pytest.approx(2 / 3) == float(TOP1.of(found.counts.sum(dim=0)))
-    assert isinstance(outcome(scores, torch.ones(3, 2, dtype=torch.bool)), Tagging)
+    assert outcome(scores, torch.ones(3, 2, dtype=torch.bool)).metrics == (MAP,)
     same = paired_bootstrap(found.counts, found.counts, resamples=20, seed=0, metric=TOP1)
     assert same == (0, 0)
 

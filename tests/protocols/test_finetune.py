@@ -16,9 +16,9 @@ from timm.layers import DropPath
 from paka.decoders import MaskTransformer
 from paka.encoder import Encoder
 from paka.optim import PolynomialSchedule
-from paka.protocols import Profile
+from paka.protocols import Outcome, Profile
 from paka.protocols import finetune as protocol
-from paka.protocols.finetune import Finetune, Segmented, finetune, train_segmenter
+from paka.protocols.finetune import Finetune, finetune, train_segmenter
 from paka.protocols.segmenter import Segmenter, segment
 from paka.protocols.segmenter_training import Feed, Rates, SegmenterTraining, labelled_loss
 from paka.protocols.training_crops import CropDataset
@@ -79,8 +79,8 @@ def of(settings: Finetune) -> Profile:
     return dataclasses.replace(PROFILE, settings={"finetune": settings})
 
 
-def score(outcome: Segmented) -> float:
-    return float(mean_iou(outcome.confusion.sum(dim=0)))
+def score(outcome: Outcome) -> float:
+    return float(mean_iou(outcome.counts.sum(dim=0)))
 
 
 @pytest.mark.parametrize("decoder", ["mask_transformer", "linear"])
@@ -91,10 +91,11 @@ def test_colours_are_learnt(decoder: str) -> None:
     assert [metric.name for metric in outcome.metrics] == ["mIoU"]
     interval = bootstrap(outcome.counts, resamples=50, seed=0)
     assert interval.low <= score(outcome) <= interval.high
-    for index, prediction in enumerate(outcome.prediction):
+    assert sorted(outcome.pictures) == list(range(len(QUERY)))
+    for index, prediction in outcome.pictures.items():
         assert prediction.shape == (40, 56)
         truth = torch.from_numpy(QUERY.mask(index))[None]
-        assert torch.equal(confusion_matrices(prediction[None], truth, 3)[0], outcome.confusion[index])
+        assert torch.equal(confusion_matrices(prediction[None], truth, 3)[0], outcome.counts[index])
 
 
 def test_masks_of_other_images_teach_nothing() -> None:

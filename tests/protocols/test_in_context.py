@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.protocols.synthetic import CLASSES, PROFILE, features
+from tests.protocols.synthetic import CLASSES, PROFILE, features, predicted
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
@@ -22,10 +22,15 @@ def mixed(images: int) -> DenseFeatures:
     return DenseFeatures(torch.randn(images, 6, 6, 12, generator=generator), labels, CLASSES)
 
 
+def memory_of(train: DenseFeatures, size: int, seed: int) -> Memory:
+    profile = dataclasses.replace(PROFILE, memory=size, k=1)
+    return build_memory(train, torch.arange(len(train)), profile, seed=seed)
+
+
 def test_in_context_equals_a_plain_float64_reference() -> None:
     train, query = features("noise", images=5), features("noise", images=3, seed=1)
     keys = train.tokens.double().reshape(-1, 12).numpy()
-    values = label_shares(train).double().reshape(-1, CLASSES).numpy()
+    values = label_shares(train, torch.arange(len(train))).double().reshape(-1, CLASSES).numpy()
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
     votes = []
     for token in query.tokens.double().reshape(-1, 12).numpy():
@@ -35,13 +40,13 @@ def test_in_context_equals_a_plain_float64_reference() -> None:
         votes.append(weights @ values[nearest] / weights.sum())
     reference = torch.tensor(np.array(votes)).view(3, 6, 6, CLASSES).permute(0, 3, 1, 2)
     expected = F.interpolate(reference, size=(24, 24), mode="bilinear").argmax(dim=1)
-    found = in_context(train, query, PROFILE, seed=0).prediction
+    found = predicted(in_context(train, query, PROFILE, seed=0))
     assert (found == expected).float().mean() > 0.999
 
 
 def test_label_shares_are_those_of_the_labelled_pixels() -> None:
     train = mixed(3)
-    shares = label_shares(train).view(3, 6, 6, CLASSES)
+    shares = label_shares(train, torch.arange(len(train))).view(3, 6, 6, CLASSES)
     for image, row, column in np.ndindex(3, 6, 6):
         block = train.labels[image, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].numpy()
         known = block[block != 255]
@@ -51,8 +56,11 @@ def test_label_shares_are_those_of_the_labelled_pixels() -> None:
 
 def test_the_memory_keeps_the_patches_that_the_rule_ranks_lowest() -> None:
     train = mixed(40)
-    memory = build_memory(train, size=40 * 9, seed=3)
-    shares, tokens = label_shares(train).numpy(), train.tokens.view(40, 36, 12).double().numpy()
+    memory = memory_of(train, 40 * 9, 3)
+    shares, tokens = (
+        label_shares(train, torch.arange(len(train))).numpy(),
+        train.tokens.view(40, 36, 12).double().numpy(),
+    )
     draws = torch.rand(40, 36, generator=torch.Generator().manual_seed(3)).numpy()
     keys = []
     for image in range(40):
@@ -75,10 +83,10 @@ def test_the_memory_prefers_rare_classes_and_skips_void() -> None:
     labels[:, :4, :4] = 1
     labels[:, -4:] = 255
     train = DenseFeatures(torch.randn(1, 6, 6, 12), labels, 2)
-    kept = [build_memory(train, size=5, seed=seed).values[:, 1].sum() for seed in range(40)]
+    kept = [memory_of(train, 5, seed).values[:, 1].sum() for seed in range(40)]
     assert sum(float(share) for share in kept) > 30, "the one rare patch is nearly always kept"
-    assert len(build_memory(train, size=36, seed=0).keys) == 30
-    torch.testing.assert_close(label_shares(train)[0, -1], torch.zeros(2))
+    assert len(memory_of(train, 36, 0).keys) == 30
+    torch.testing.assert_close(label_shares(train, torch.arange(len(train)))[0, -1], torch.zeros(2))
 
 
 def test_votes_do_not_depend_on_how_many_are_cast_at_a_time() -> None:
@@ -93,24 +101,25 @@ def test_votes_do_not_depend_on_how_many_are_cast_at_a_time() -> None:
 def test_nothing_depends_on_how_many_images_are_worked_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     train, query = mixed(20), features("noise", images=7, seed=1)
     memory = dataclasses.replace(PROFILE, memory=200)
-    whole = in_context(train, query, memory, seed=0).prediction
+    whole = in_context(train, query, memory, seed=0)
     monkeypatch.setattr("paka.protocols.in_context.IMAGES", 3)
-    assert torch.equal(in_context(train, query, memory, seed=0).prediction, whole)
+    part = in_context(train, query, memory, seed=0)
+    assert torch.equal(part.counts, whole.counts)
+    assert torch.equal(predicted(part), predicted(whole))
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1000.0])
 def test_in_context_ignores_the_scale_of_tokens(scale: float) -> None:
     train, query = features("noise"), features("noise", images=4, seed=1)
     scaled = [dataclasses.replace(side, tokens=scale * side.tokens) for side in (train, query)]
-    assert torch.equal(
-        in_context(train, query, PROFILE, seed=0).prediction, in_context(*scaled, PROFILE, seed=0).prediction
-    )
+    plain, found = in_context(train, query, PROFILE, seed=0), in_context(*scaled, PROFILE, seed=0)
+    assert torch.equal(predicted(plain), predicted(found))
 
 
 def test_a_memory_too_small_is_refused() -> None:
     train, query = features("noise", images=2), features("noise", images=2, seed=1)
-    assert in_context(train, query, dataclasses.replace(PROFILE, k=72), seed=0).confusion.sum() == 2 * 24 * 24
+    assert in_context(train, query, dataclasses.replace(PROFILE, k=72), seed=0).counts.sum() == 2 * 24 * 24
     with pytest.raises(ValueError, match="expected a memory of at least k=73 patches, got 72"):
         in_context(train, query, dataclasses.replace(PROFILE, k=73), seed=0)
     with pytest.raises(ValueError, match=r"each of the 2 training images, got profile\.memory=1: raise it"):
-        build_memory(train, size=1, seed=0)
+        memory_of(train, 1, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,7 @@ def test_the_depth_of_a_patch_is_the_mean_of_what_is_known() -> None:
     depth = torch.zeros(1, 4, 4)
     depth[0, 0, 0], depth[0, 1, 1] = 2.0, 4.0
     features = DenseFeatures(torch.zeros(1, 2, 2, 3), torch.zeros(1, 0, 0, dtype=torch.uint8), 0, depth)
-    depths, known = patch_depths(features)
+    depths, known = patch_depths(features, torch.arange(1))
     assert depths.tolist() == [[3.0, 0.0, 0.0, 0.0]]
     assert known.tolist() == [[True, False, False, False]]
 
@@ -51,9 +53,12 @@ def test_the_depth_of_a_patch_is_the_mean_of_what_is_known() -> None:
 def test_the_memory_holds_patches_of_known_depth_alone() -> None:
     train = planes("oracle")
     train.depth[:, :12] = 0.0
-    memory = build_memory(train, size=24 * 30, seed=0)
+    memory = build_memory(train, dataclasses.replace(PROFILE, memory=24 * 30, k=1), seed=0)
     assert len(memory.keys) == 24 * 18
     assert (memory.values > 0).all()
-    assert build_memory(train, size=24 * 2, seed=0).values.shape == (48, 1)
+    assert build_memory(train, dataclasses.replace(PROFILE, memory=24 * 2, k=1), seed=0).values.shape == (
+        48,
+        1,
+    )
     with pytest.raises(ValueError, match=r"room for a patch of each of the 24 training images"):
-        build_memory(train, size=23, seed=0)
+        build_memory(train, dataclasses.replace(PROFILE, memory=23, k=1), seed=0)

@@ -86,10 +86,11 @@ def test_a_tenth_is_held_out_where_there_is_nothing_to_choose_by() -> None:
     assert items(labelled_splits(Named, names, "val", seed=1)[1]) != items(scored)
 
 
-def test_without_labels_nothing_is_scored() -> None:
+def test_images_without_labels_are_scored_as_they_are() -> None:
     names = {"train": "train", "val": "val", "test": "absent"}
-    assert labelled_splits(partial(Named, labelled=False), names, "test", seed=0) is None
-    with pytest.raises(ValueError, match="noise has no labelled test images: expected split=val"):
+    memory, scored = labelled_splits(partial(Named, labelled=False), names, "test", seed=0)
+    assert (memory, scored.split, scored.classes) == (None, "train", ())
+    with pytest.raises(ValueError, match="expected split=val, got split=test, of which the data set has no"):
         labelled_splits(Named, {**names, "test": None}, "test", seed=0)
 
 

@@ -2,71 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
 from paka.protocols.profile import Profile
-from paka.statistics import MIOU, Metric, confusion_matrices
+from paka.statistics import Metric, confusion_matrices
 
 __all__ = [
     "READS",
+    "STATED",
+    "VIEWS",
     "Entry",
     "Outcome",
     "Profile",
-    "Segmentation",
+    "counted",
     "label_size",
     "segmentation",
+    "shown",
     "upsampled_argmax",
 ]
 
+SHOWN = 6
+"""Images whose predictions are kept for pictures."""
+
+STATED = ("memory", "k", "temperature", "note")
+"""What a protocol may state of itself: columns of its scores."""
+
 
 @dataclass(frozen=True)
-class Segmentation:
-    """What a protocol made of n images.
+class Outcome:
+    """What a protocol made of n images; or of n pairs of images, or n videos, where those are what it scores.
 
     Attributes:
-        confusion: Pixel counts per image, (n, C, C) int64; rows are the truth, columns the prediction.
-        prediction: Predicted class ids, (n, H, W) uint8.
-        metric: How the counts are scored.
+        counts: What the metrics are computed from once it is summed over the images, (n, *count).
+        metrics: The metrics of the counts; the first is the protocol's score.
+        pictures: What was predicted for some images, by their number: class ids (H, W) uint8, or depth (H, W) float32.
+        stated: What the scores depend on beside the profile, by names out of `STATED`.
+
+    Raises:
+        ValueError: A name is not one of those.
     """
 
-    confusion: Tensor
-    prediction: Tensor
-    metric: Metric = MIOU
+    counts: Tensor
+    metrics: tuple[Metric, ...]
+    pictures: Mapping[int, Tensor] = field(default_factory=dict)
+    stated: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what results have no column for."""
+        if unknown := {*self.stated} - {*STATED}:
+            raise ValueError(f"expected statements of {', '.join(STATED)}, got {', '.join(sorted(unknown))}")
 
     @property
-    def counts(self) -> Tensor:
-        """What the metric is computed from once it is summed over images."""
-        return self.confusion
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The metrics of the counts."""
-        return (self.metric,)
+    def score(self) -> float:
+        """The first metric of all images, a share in [0, 1] or in its own unit."""
+        return self.metrics[0].once(self.counts)
 
 
-class Outcome(Protocol):
-    """What a protocol made of n images: counts per image, and the metrics that they give together."""
+READS = ("images", "masks", "depth", "tags", "keypoints", "objects")
+"""What protocols may compare with: nothing but the images; classes of pixels, their depth, what images show as a whole,
+points that pairs of images share, or objects that move through videos."""
 
-    @property
-    def counts(self) -> Tensor:
-        """What the metrics are computed from, (n, *count)."""
-        ...
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The metrics of the counts; the first is the protocol's score."""
-        ...
-
-
-READS = ("masks", "depth", "tags")
-"""What protocols may compare with: classes of pixels, their depth, or what images show as a whole."""
+VIEWS = ("plain", "memory", "warped", "own")
+"""Which images protocols may see: the labelled ones; training images as the profile's memory has them, with its passes
+and augmentation; scored images with a warped copy of each; or sources that the protocol encodes itself."""
 
 
 @dataclass(frozen=True)
@@ -74,33 +80,78 @@ class Entry:
     """A protocol as a benchmark runs it.
 
     Attributes:
-        run: `run(train, query, profile, *, seed)` of `DenseFeatures`; or, if it encodes itself,
-            `run(encoder, train, query, profile, *, seed, folder)` of an encoder and two sources, with a folder for
-            what an interrupted run goes on from, or None.
+        run: `run(train, query, profile, *, seed)` of two `DenseFeatures`; or, with `views="own"`,
+            `run(encoder, train, query, profile, *, seed, folder)` of an encoder and two sources, with a folder for what
+            an interrupted run goes on from, or None.
         reads: What it compares with, one of `READS`.
-        memory: Whether its training images are the profile's memory, with its passes and augmentation.
-        encodes: Whether it encodes images itself.
+        views: Which images it sees, one of `VIEWS`.
+        trains: Whether it reads training images; without, `train` is None.
+        attends: Whether it reads the attention of the class token, which not every encoder has.
 
     Raises:
-        ValueError: No data set has what it reads.
+        ValueError: No data set has what it reads, or there are no such views.
     """
 
     run: Callable[..., Outcome]
     reads: str
-    memory: bool = False
-    encodes: bool = False
+    views: str = "plain"
+    trains: bool = True
+    attends: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no data set has."""
-        if self.reads not in READS:
-            raise ValueError(f"expected a protocol that reads one of {', '.join(READS)}, got {self.reads!r}")
+        for name, known in (("reads", READS), ("views", VIEWS)):
+            if getattr(self, name) not in known:
+                message = f"expected a protocol whose {name} is one of {', '.join(known)}, got {getattr(self, name)!r}"
+                raise ValueError(message)
 
 
-def segmentation(prediction: Tensor, query: DenseFeatures, profile: Profile) -> Segmentation:
-    """Return predicted class ids, (n, H, W) uint8, with their counts and the profile's metric."""
-    return Segmentation(
-        confusion_matrices(prediction, query.labels, query.num_classes), prediction, profile.iou
+def shown(images: int) -> list[int]:
+    """Return which of n images are shown in pictures: up to `SHOWN`, evenly spaced."""
+    return sorted({*np.linspace(0, images - 1, min(SHOWN, images)).astype(int).tolist()})
+
+
+def segmentation(
+    predictions: Iterable[Tensor],
+    query: DenseFeatures,
+    profile: Profile,
+    stated: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Count predicted class ids as they come, and keep those that are shown.
+
+    Args:
+        predictions: Predictions of consecutive images, (b, H, W) uint8 each.
+        query: Their labels.
+        profile: Reads how mIoU is defined.
+        stated: See `Outcome.stated`.
+    """
+    counts, pictures = counted(
+        predictions,
+        len(query),
+        lambda part, rows: confusion_matrices(part, query.labels[rows], query.num_classes),
     )
+    return Outcome(counts, (profile.iou,), pictures, stated or {})
+
+
+def counted(
+    predictions: Iterable[Tensor], images: int, count: Callable[[Tensor, slice], Tensor]
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Count predictions as they come; return the counts (n, *count), and the predictions that are shown by number.
+
+    Args:
+        predictions: Predictions of consecutive images, (b, H, W) each.
+        images: Number of images n.
+        count: Returns the counts of predictions, (b, *count), given which images they are of.
+    """
+    counts: list[Tensor] = []
+    pictures: dict[int, Tensor] = {}
+    start, wanted = 0, shown(images)
+    for prediction in predictions:
+        part = prediction.cpu()
+        counts.append(count(part, slice(start, start + len(part))))
+        pictures |= {n: part[n - start].clone() for n in wanted if start <= n < start + len(part)}
+        start += len(part)
+    return torch.cat(counts), pictures
 
 
 def upsampled_argmax(maps: Tensor, size: tuple[int, int], *, images: int = 16) -> Tensor:

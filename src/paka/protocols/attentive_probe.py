@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from paka.protocols.classification import Classification, Tagging, check_truth, held_out, loss, outcome
+from paka.protocols import Outcome
+from paka.protocols.classification import check_truth, held_out, loss, outcome
 from paka.protocols.linear_classification import Standard
 
 RATES = (1e-3, 3e-3, 1e-2)
@@ -101,7 +102,7 @@ def attentive_classification(
     seed: int,
     settings: AttentiveSettings | None = None,
     valid: tuple[Tensor | None, Tensor | None] = (None, None),
-) -> Classification | Tagging:
+) -> Outcome:
     """Train an attentive probe on patch tokens and score it on the query images.
 
     The learning rate is the one of the least cross-entropy on a held-out tenth of the training images; the query's
@@ -118,7 +119,7 @@ def attentive_classification(
         valid: Which tokens count, (n, N) and (m, N') bool, at least one in each image; None for all of a side.
 
     Returns:
-        `Classification` of labels, `Tagging` of tags.
+        See `paka.protocols.classification.outcome`.
 
     Raises:
         ValueError: A truth does not fit, there are fewer than 2 training images, or heads do not divide the channels.

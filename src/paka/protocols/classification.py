@@ -5,13 +5,15 @@ The truth of n images is either labels, (n,) int64, one class each, or tags, (n,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
+from paka.protocols import Outcome
 from paka.sources import VOID
 from paka.statistics import Metric, share
 
@@ -19,69 +21,23 @@ TOP1 = Metric("top-1", share, lambda counts: counts[..., 1])
 """Share of the images whose class is predicted first."""
 
 
-@dataclass(frozen=True)
-class Classification:
-    """The class that a protocol gave to each of n images.
+def outcome(scores: Tensor, truth: Tensor, stated: Mapping[str, Any] | None = None) -> Outcome:
+    """Return what the scores of each class or tag are worth.
 
-    Attributes:
-        prediction: Predicted class ids, (n,) int64.
-        correct: Whether they are the true ones, (n,) bool.
-    """
-
-    metrics = (TOP1,)
-    prediction: Tensor
-    correct: Tensor
-
-    @property
-    def counts(self) -> Tensor:
-        """Hits and images, (n, 2) int64: what `paka.statistics.bootstrap` resamples for `TOP1`."""
-        return torch.stack([self.correct, torch.ones_like(self.correct)], dim=1).long()
-
-    @property
-    def score(self) -> float:
-        """Top-1 accuracy in [0, 1]; NaN of no image."""
-        return float(self.correct.double().mean())
-
-
-@dataclass(frozen=True)
-class Tagging:
-    """How sure a protocol is of each tag of n images.
-
-    Attributes:
-        scores: The higher, the surer, (n, T) float.
-        tags: The true tags, (n, T) bool.
-    """
-
-    scores: Tensor
-    tags: Tensor
-
-    @property
-    def counts(self) -> Tensor:
-        """Scores and truth of each image, (n, T, 2) float64."""
-        return torch.stack([self.scores.double(), self.tags.double()], dim=2)
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The mean average precision of the tags."""
-        return (MAP,)
-
-    @property
-    def score(self) -> float:
-        """Mean average precision in [0, 1] of the tags that occur; NaN if none does."""
-        return MAP.once(self.counts)
-
-
-def outcome(scores: Tensor, truth: Tensor) -> Classification | Tagging:
-    """Return what the scores of each class or tag, (n, C), are worth.
+    The counts of labels are hits and images, (n, 2) int64, and give the top-1 accuracy. Those of tags are the scores
+    and the truth of each image, (n, C, 2) float64, and give the mean average precision of the tags that occur.
 
     Args:
-        scores: (n, C) float.
+        scores: The higher, the surer, (n, C) float.
         truth: Labels (n,) int64 or tags (n, C) bool.
+        stated: See `Outcome.stated`.
     """
     if truth.ndim == 2:
-        return Tagging(scores, truth)
-    prediction = scores.argmax(dim=1)
-    return Classification(prediction, prediction == truth)
+        return Outcome(torch.stack([scores.double(), truth.double()], dim=2), (MAP,), stated=stated or {})
+    correct = scores.argmax(dim=1) == truth
+    return Outcome(
+        torch.stack([correct, torch.ones_like(correct)], dim=1).long(), (TOP1,), stated=stated or {}
+    )
 
 
 def check_truth(truth: Tensor, images: int, classes: int) -> None:

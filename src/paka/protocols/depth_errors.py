@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from paka.protocols import Profile
+from paka.protocols import Outcome, Profile, counted
 from paka.statistics import Metric
 
 CLOSE = 1.25
@@ -119,24 +120,24 @@ PER_IMAGE = (
 """Means over the images of each image's own score, of summed counts."""
 
 
-@dataclass(frozen=True)
-class DepthEstimate:
-    """The depth that a protocol gave to the pixels of n images.
-
-    Attributes:
-        counts: Sums of errors per image, (n, 8) float64, see `depth_counts`.
-        prediction: Estimated depth, (n, H, W) float32 in metres.
-        metrics: The scores that the counts give once they are summed.
-    """
-
-    counts: Tensor
-    prediction: Tensor
-    metrics: tuple[Metric, ...] = POOLED
-
-
 def depth_estimate(
-    prediction: Tensor, depth: Tensor, profile: Profile, region: Tensor | None = None
-) -> DepthEstimate:
-    """Return estimated depth with its errors, averaged as the profile says; arguments as `depth_counts`."""
+    predictions: Iterable[Tensor],
+    depth: Tensor,
+    profile: Profile,
+    region: Tensor | None = None,
+    stated: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Sum the errors of estimated depth as it comes, and keep what is shown of it.
+
+    Args:
+        predictions: Estimated depth of consecutive images in metres, (b, H, W) float each.
+        depth: True depth, (n, H, W); see `depth_counts`.
+        profile: Reads `depth_mean`.
+        region: Which pixels are scored, (H, W) bool; None for all.
+        stated: See `Outcome.stated`.
+    """
+    counts, pictures = counted(
+        predictions, len(depth), lambda part, rows: depth_counts(part, depth[rows], region)
+    )
     metrics = POOLED if profile.depth_mean == "pixels" else PER_IMAGE
-    return DepthEstimate(depth_counts(prediction, depth, region), prediction, metrics)
+    return Outcome(counts, metrics, pictures, stated or {})

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from paka.decoders import LinearDecoder, MaskTransformer
 from paka.encoder import Encoder
 from paka.optim import PolynomialSchedule
 from paka.photometric import Photometric
-from paka.protocols import Profile
+from paka.protocols import Outcome, Profile, shown
 from paka.protocols.segmenter import Segmenter, segment
 from paka.protocols.segmenter_training import Feed, Rates, SegmenterTraining, train
 from paka.protocols.training_crops import CropDataset
@@ -137,31 +137,6 @@ class Finetune:
             raise ValueError(f"expected {name} to be {expected}, got {getattr(self, name)}: change {name}")
 
 
-@dataclass(frozen=True)
-class Segmented:
-    """What a fine-tuned segmenter made of n images, each at its own size.
-
-    Attributes:
-        confusion: Pixel counts per image, (n, C, C) int64; rows are the truth, columns the prediction.
-        prediction: Predicted class ids, one (H, W) uint8 per image.
-        metric: How the counts are scored.
-    """
-
-    confusion: Tensor
-    prediction: tuple[Tensor, ...]
-    metric: Metric = MIOU
-
-    @property
-    def counts(self) -> Tensor:
-        """What the metric is computed from once it is summed over images."""
-        return self.confusion
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The metrics of the counts."""
-        return (self.metric,)
-
-
 def finetune(
     encoder: Encoder,
     train: Source,
@@ -171,7 +146,7 @@ def finetune(
     seed: int,
     decoder: Literal["mask_transformer", "linear"] | None = None,
     folder: Path | None = None,
-) -> Segmented:
+) -> Outcome:
     """Fine-tune a copy of an encoder on labelled images and segment the query images with it.
 
     On the CPU the result is a function of the arguments, bit by bit; on CUDA as far as torch has deterministic kernels.
@@ -219,11 +194,11 @@ def train_segmenter(
 
 def segment_source(
     segmenter: Segmenter, source: Source, settings: Finetune, metric: Metric = MIOU
-) -> Segmented:
+) -> Outcome:
     """Segment every image of a source and count, both at the image's own size."""
     segmenter.eval()
-    classes = len(source.classes)
-    prediction, counts = [], []
+    classes, wanted = len(source.classes), shown(len(source))
+    pictures, counts = {}, []
     for index in range(len(source)):
         found = segment(
             segmenter,
@@ -233,10 +208,12 @@ def segment_source(
             stride=settings.stride or max(2 * settings.window // 3, 1),
             batch=settings.batch,
         )
-        prediction.append(torch.from_numpy(found))
-        mask = torch.tensor(source.mask(index))
-        counts.append(confusion_matrices(prediction[-1][None], mask[None], classes))
-    return Segmented(torch.cat(counts), tuple(prediction), metric)
+        prediction, mask = torch.from_numpy(found), torch.tensor(source.mask(index))
+        counts.append(confusion_matrices(prediction[None], mask[None], classes))
+        if index in wanted:
+            pictures[index] = prediction
+    stated = {"note": f"{settings.steps} steps of {settings.batch} crops of {settings.window} px"}
+    return Outcome(torch.cat(counts), (metric,), pictures, stated)
 
 
 def _crops(source: Source, settings: Finetune, fill: tuple[int, int, int], seed: int) -> CropDataset:

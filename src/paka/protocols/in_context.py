@@ -5,14 +5,16 @@ The Hummingbird protocol (Balazevic et al., 2023, arXiv 2306.01667).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
-from paka.protocols import Profile, Segmentation, label_size, segmentation, upsampled_argmax
+from paka.progress import tracked
+from paka.protocols import Outcome, Profile, label_size, segmentation, upsampled_argmax
 from paka.search import nearest
 from paka.sources import VOID
 
@@ -35,7 +37,7 @@ class Memory:
 
 def in_context(
     train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int, fraction: float = 1.0
-) -> Segmentation:
+) -> Outcome:
     """Segment the query images by a softmax-weighted vote of each patch's k nearest memory patches.
 
     Args:
@@ -48,33 +50,34 @@ def in_context(
     Raises:
         ValueError: The memory has no room for a patch of each training image, or holds fewer than k patches.
     """
-    train = share_of_images(train, fraction, passes=profile.memory_passes, seed=seed)
-    if profile.memory_void == "first":
-        train = replace(train, labels=train.labels.masked_fill(train.labels == VOID, 0))
-    memory = build_memory(train, size=profile.memory, seed=seed)
+    chosen = share_of_images(len(train), fraction, passes=profile.memory_passes, seed=seed)
+    memory = build_memory(train, chosen, profile, seed=seed)
     check_memory(memory, profile)
     size = label_size(query)
-    prediction = torch.cat(
-        [upsampled_argmax(vote_maps(part, memory, profile), size) for part in query.tokens.split(IMAGES)]
-    )
-    return segmentation(prediction, query, profile)
+    maps = (upsampled_argmax(votes, size) for votes in vote_maps(query, memory, profile))
+    return segmentation(maps, query, profile, stated(memory, profile))
 
 
-def share_of_images(train: DenseFeatures, fraction: float, *, passes: int, seed: int) -> DenseFeatures:
-    """Return the features of a random share of the images, at least one, all passes of each.
+def stated(memory: Memory, profile: Profile) -> dict[str, float]:
+    """Return what a score by neighbours depends on beside the profile: how many patches there really were."""
+    return {"memory": len(memory.keys), "k": profile.k, "temperature": profile.temperature}
+
+
+def share_of_images(images: int, fraction: float, *, passes: int, seed: int) -> Tensor:
+    """Return the numbers of a random share of the images, at least one, all passes of each, (m,) int64.
 
     Args:
-        train: Features of n images, the passes one after another.
+        images: Number of images, the passes one after another.
         fraction: Share to keep, above 0.
         passes: Times each image is there.
         seed: Seed of the choice.
     """
     if fraction >= 1:
-        return train
-    n = len(train) // passes
+        return torch.arange(images)
+    n = images // passes
     count = max(round(fraction * n), 1)
     chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:count].sort().values
-    return train.images((chosen + n * torch.arange(passes)[:, None]).flatten())
+    return (chosen + n * torch.arange(passes)[:, None]).flatten()
 
 
 def check_memory(memory: Memory, profile: Profile) -> None:
@@ -90,48 +93,79 @@ def check_memory(memory: Memory, profile: Profile) -> None:
         raise ValueError(message)
 
 
-def vote_maps(tokens: Tensor, memory: Memory, profile: Profile) -> Tensor:
-    """Turn tokens (n, h, w, D) into maps of the memory's values, (n, C, h, w)."""
-    queries = F.normalize(tokens.flatten(0, 2).float(), dim=1)
-    votes = vote(queries, memory, k=profile.k, temperature=profile.temperature)
-    return votes.view(*tokens.shape[:3], -1).permute(0, 3, 1, 2)
+def vote_maps(query: DenseFeatures, memory: Memory, profile: Profile) -> Iterator[Tensor]:
+    """Turn the tokens of n images into maps of the memory's values, (b, C, h, w) each, some images at a time."""
+    device = query.workspace.device
+    near = Memory(query.workspace.near(memory.keys), query.workspace.near(memory.values))
+    parts = query.tokens.split(IMAGES)
+    for part in tracked(parts, len(parts)):
+        queries = F.normalize(part.flatten(0, 2).to(device).float(), dim=1)
+        votes = vote(queries, near, k=profile.k, temperature=profile.temperature)
+        yield votes.view(*part.shape[:3], -1).permute(0, 3, 1, 2)
 
 
-def build_memory(train: DenseFeatures, *, size: int, seed: int) -> Memory:
+def build_memory(train: DenseFeatures, chosen: Tensor, profile: Profile, *, seed: int) -> Memory:
     """Keep an equal number of patches per training image, those of the image's rare classes first.
 
     A patch's rank is the sum, over the classes it shows, of the number of the image's patches that show the
     class, times a uniform random number; the lowest ranks are kept. Patches without a labelled pixel never are.
+    Features are read some images at a time, and the memory lies where the workspace has room.
 
     Args:
         train: Training features.
-        size: Patches to keep at most.
+        chosen: Which images enter it, (n,) int64.
+        profile: Reads `memory`, the patches to keep at most, and `memory_void`.
         seed: Seed of the random numbers.
 
     Raises:
-        ValueError: There are more training images than `size`.
+        ValueError: There are more training images than `memory`.
+        MemoryError: It does not fit.
     """
-    n, h, w, _ = train.tokens.shape
-    if size < n:
+    patches = train.tokens.shape[1] * train.tokens.shape[2]
+    keep = min(patches_per_image(len(chosen), profile.memory), patches)
+    draws = torch.rand(len(chosen), patches, generator=torch.Generator().manual_seed(seed))
+    memory = empty_memory(train, len(chosen) * keep, train.num_classes)
+    count = 0
+    for images, draw in zip(chosen.split(IMAGES), draws.split(IMAGES), strict=True):
+        shares = label_shares(train, images, void_first=profile.memory_void == "first")
+        kept, flat = _rarest(shares, draw, keep)
+        rows = slice(count, count + len(flat))
+        memory.keys[rows] = F.normalize(train.tokens[images].flatten(0, 2)[flat].float(), dim=1)
+        memory.values[rows] = kept
+        count = rows.stop
+    return Memory(memory.keys[:count], memory.values[:count])
+
+
+def empty_memory(train: DenseFeatures, size: int, values: int) -> Memory:
+    """Return room for a memory of `size` patches with that many values each, where the workspace has it."""
+    what = f"a memory of {size} patches"
+    dim = train.tokens.shape[3]
+    return Memory(train.workspace.empty(size, dim, what=what), train.workspace.empty(size, values, what=what))
+
+
+def patches_per_image(images: int, size: int) -> int:
+    """Return how many patches of each image a memory of `size` has room for.
+
+    Raises:
+        ValueError: There are more images than that.
+    """
+    if size < images:
         message = (
-            f"expected room for a patch of each of the {n} training images, got profile.memory={size}:"
+            f"expected room for a patch of each of the {images} training images, got profile.memory={size}:"
             " raise it or lower profile.train_images"
         )
         raise ValueError(message)
-    draws = torch.rand(n, h * w, generator=torch.Generator().manual_seed(seed))
-    keep = min(size // n, h * w)
-    parts = [
-        _rarest(replace(train, tokens=tokens, labels=labels), draw, keep)
-        for tokens, labels, draw in zip(
-            *(side.split(IMAGES) for side in (train.tokens, train.labels, draws)), strict=True
-        )
-    ]
-    return Memory(torch.cat([part.keys for part in parts]), torch.cat([part.values for part in parts]))
+    return size // images
 
 
-def _rarest(train: DenseFeatures, draws: Tensor, keep: int) -> Memory:
-    """Keep the `keep` labelled patches of lowest rank per image; `draws` are the random numbers, (n, h * w)."""
-    shares = label_shares(train)
+def _rarest(shares: Tensor, draws: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Return class shares, (m, C), and places, (m,), of the `keep` labelled patches of lowest rank per image.
+
+    Args:
+        shares: Class shares of the patches, (n, h * w, C).
+        draws: The random numbers, (n, h * w).
+        keep: Patches per image.
+    """
     n, patches = draws.shape
     shows = shares > 0
     frequency = shows.sum(dim=1, keepdim=True)
@@ -139,15 +173,23 @@ def _rarest(train: DenseFeatures, draws: Tensor, keep: int) -> Memory:
     rank = torch.where(labelled, (shows * frequency).sum(dim=2) * draws, torch.inf)
     chosen = rank.topk(keep, largest=False).indices.sort(dim=1).values
     flat = (chosen + patches * torch.arange(n)[:, None])[labelled.gather(1, chosen)]
-    keys = F.normalize(train.tokens.flatten(0, 2)[flat].float(), dim=1)
-    return Memory(keys, shares.flatten(0, 1)[flat])
+    return shares.flatten(0, 1)[flat], flat
 
 
-def label_shares(features: DenseFeatures) -> Tensor:
-    """Return each patch's class shares among its labelled pixels, (n, h * w, C); zeros where all are void."""
-    n, h, w, _ = features.tokens.shape
+def label_shares(features: DenseFeatures, images: Tensor, *, void_first: bool = False) -> Tensor:
+    """Return the class shares among the labelled pixels of each patch, (n, h * w, C); zeros where all are void.
+
+    Args:
+        features: Labelled features.
+        images: Numbers of the images, (n,) int64.
+        void_first: Whether void is taken for the first class.
+    """
+    h, w = features.tokens.shape[1:3]
     height, width = label_size(features)
-    blocks = features.labels.view(n, h, height // h, w, width // w).transpose(2, 3).reshape(n, h * w, -1)
+    labels = features.labels[images]
+    if void_first:
+        labels = labels.masked_fill(labels == VOID, 0)
+    blocks = labels.view(-1, h, height // h, w, width // w).transpose(2, 3).reshape(len(images), h * w, -1)
     counts = torch.stack([(blocks == c).sum(dim=2) for c in range(features.num_classes)], dim=2)
     labelled = (blocks != VOID).sum(dim=2, keepdim=True)
     return counts / labelled.clamp_min(1)
@@ -169,7 +211,7 @@ def vote(tokens: Tensor, memory: Memory, *, k: int, temperature: float, rows: in
     found = nearest(tokens, memory.keys, k)
     weights = (found.scores / temperature).softmax(dim=1)
     votes = [
-        torch.einsum("qk,qkc->qc", part, memory.values[places])
+        torch.einsum("qk,qkc->qc", part, memory.values[places.to(memory.values.device)].to(part))
         for part, places in zip(weights.split(rows), found.indices.split(rows), strict=True)
     ]
     return torch.cat(votes)

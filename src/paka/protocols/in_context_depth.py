@@ -10,14 +10,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
-from paka.protocols import Profile, label_size
-from paka.protocols.depth_errors import DepthEstimate, depth_estimate
-from paka.protocols.in_context import IMAGES, Memory, check_memory, vote_maps
+from paka.protocols import Outcome, Profile, label_size
+from paka.protocols.depth_errors import depth_estimate
+from paka.protocols.in_context import (
+    IMAGES,
+    Memory,
+    check_memory,
+    empty_memory,
+    patches_per_image,
+    stated,
+    vote_maps,
+)
 
 
-def in_context_depth(
-    train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int
-) -> DepthEstimate:
+def in_context_depth(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int) -> Outcome:
     """Estimate the depth of the query images as the softmax-weighted mean of each patch's k nearest memory patches.
 
     Args:
@@ -29,48 +35,48 @@ def in_context_depth(
     Raises:
         ValueError: The memory has no room for a patch of each training image, or holds fewer than k patches.
     """
-    memory = build_memory(train, size=profile.memory, seed=seed)
+    memory = build_memory(train, profile, seed=seed)
     check_memory(memory, profile)
     size = label_size(query)
-    prediction = torch.cat(
-        [
-            F.interpolate(vote_maps(part, memory, profile), size=size, mode="bilinear", align_corners=False)
-            for part in query.tokens.split(IMAGES)
-        ]
-    ).squeeze(1)
-    return depth_estimate(prediction, query.depth, profile)
+    maps = (
+        F.interpolate(votes, size=size, mode="bilinear", align_corners=False).squeeze(1)
+        for votes in vote_maps(query, memory, profile)
+    )
+    return depth_estimate(maps, query.depth, profile, stated=stated(memory, profile))
 
 
-def build_memory(train: DenseFeatures, *, size: int, seed: int) -> Memory:
+def build_memory(train: DenseFeatures, profile: Profile, *, seed: int) -> Memory:
     """Keep an equal number of random patches per training image, with the mean of their known depths in metres.
 
     Args:
         train: Training features.
-        size: Patches to keep at most.
+        profile: Reads `memory`, the patches to keep at most.
         seed: Seed of the choice.
 
     Raises:
-        ValueError: There are more training images than `size`.
+        ValueError: There are more training images than `memory`.
+        MemoryError: It does not fit.
     """
     n, h, w, _ = train.tokens.shape
-    if size < n:
-        message = (
-            f"expected room for a patch of each of the {n} training images, got profile.memory={size}:"
-            " raise it or lower profile.train_images"
-        )
-        raise ValueError(message)
-    depth, known = patch_depths(train)
-    draws = torch.rand(n, h * w, generator=torch.Generator().manual_seed(seed)).masked_fill(~known, torch.inf)
-    chosen = draws.topk(min(size // n, h * w), largest=False).indices.sort(dim=1).values
-    flat = (chosen + h * w * torch.arange(n)[:, None])[known.gather(1, chosen)]
-    keys = F.normalize(train.tokens.flatten(0, 2)[flat].float(), dim=1)
-    return Memory(keys, depth.flatten()[flat][:, None])
+    keep = min(patches_per_image(n, profile.memory), h * w)
+    draws = torch.rand(n, h * w, generator=torch.Generator().manual_seed(seed))
+    memory, count = empty_memory(train, n * keep, 1), 0
+    for images, draw in zip(torch.arange(n).split(IMAGES), draws.split(IMAGES), strict=True):
+        depth, known = patch_depths(train, images)
+        chosen = draw.masked_fill(~known, torch.inf).topk(keep, largest=False).indices.sort(dim=1).values
+        flat = (chosen + h * w * torch.arange(len(images))[:, None])[known.gather(1, chosen)]
+        rows = slice(count, count + len(flat))
+        memory.keys[rows] = F.normalize(train.tokens[images].flatten(0, 2)[flat].float(), dim=1)
+        memory.values[rows] = depth.flatten()[flat][:, None]
+        count = rows.stop
+    return Memory(memory.keys[:count], memory.values[:count])
 
 
-def patch_depths(features: DenseFeatures) -> tuple[Tensor, Tensor]:
-    """Return each patch's mean known depth in metres and whether it has any, (n, h * w) float32 and bool."""
-    n, h, w, _ = features.tokens.shape
+def patch_depths(features: DenseFeatures, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean known depth of each patch of n images in metres, and whether it has any, (n, h * w) each."""
+    h, w = features.tokens.shape[1:3]
     height, width = label_size(features)
-    blocks = features.depth.view(n, h, height // h, w, width // w).transpose(2, 3).reshape(n, h * w, -1)
-    pixels = (blocks > 0).sum(dim=2)
-    return blocks.sum(dim=2) / pixels.clamp_min(1), pixels > 0
+    blocks = features.depth[images].view(-1, h, height // h, w, width // w).transpose(2, 3)
+    pixels = blocks.reshape(len(images), h * w, -1)
+    known = (pixels > 0).sum(dim=2)
+    return pixels.sum(dim=2) / known.clamp_min(1), known > 0

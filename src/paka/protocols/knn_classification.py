@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from paka.protocols.classification import Classification, Tagging, check_truth, outcome, values
+from paka.protocols import Outcome
+from paka.protocols.classification import check_truth, outcome, values
 from paka.protocols.in_context import Memory, vote
 
 NEIGHBOURS = (10, 20, 100, 200)
@@ -79,11 +80,12 @@ def knn_classification(
     classes: int,
     k: int,
     temperature: float = TEMPERATURE,
-) -> Classification | Tagging:
-    """Score the votes for the query images: `Classification` of labels, `Tagging` of tags; see `knn_scores`.
+) -> Outcome:
+    """Score the votes for the query images; see `knn_scores`.
 
     Raises:
         ValueError: As for `knn`, or the query's truth does not fit.
     """
     check_truth(query_truth, len(query), classes)
-    return outcome(knn_scores(train, truth, query, classes, k, temperature), query_truth)
+    scores = knn_scores(train, truth, query, classes, k, temperature)
+    return outcome(scores, query_truth, {"k": k, "temperature": temperature})

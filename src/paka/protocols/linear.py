@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
-from paka.protocols import Profile, Segmentation, label_size, segmentation, upsampled_argmax
+from paka.protocols import Outcome, Profile, label_size, segmentation, upsampled_argmax
 from paka.sources import VOID
 
 IMAGES = 16
@@ -17,7 +17,7 @@ DECAY_AT = 0.8
 """Share of the epochs after which the learning rate drops to a tenth."""
 
 
-def linear(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int) -> Segmentation:
+def linear(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int) -> Outcome:
     """Train a linear probe on the training tokens and segment the query images with it.
 
     The field upsamples features and then applies the probe. Bilinear weights sum to 1 and mix positions,
@@ -33,11 +33,11 @@ def linear(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed
     probe = train_probe(train, profile, seed=seed)
     size = label_size(query)
     with torch.inference_mode():
-        parts = [
+        maps = (
             upsampled_argmax(probe(tokens.float().permute(0, 3, 1, 2)), size)
             for tokens in query.tokens.split(IMAGES)
-        ]
-    return segmentation(torch.cat(parts), query, profile)
+        )
+        return segmentation(maps, query, profile)
 
 
 def train_probe(train: DenseFeatures, profile: Profile, *, seed: int) -> nn.Conv2d:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from paka.precision import in_float32
-from paka.protocols.classification import Classification, Tagging, check_truth, held_out, loss, outcome
+from paka.protocols import Outcome
+from paka.protocols.classification import check_truth, held_out, loss, outcome
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """L2 strengths that are tried."""
@@ -67,7 +68,7 @@ def linear_classification(
     classes: int,
     seed: int,
     strengths: Sequence[float] = STRENGTHS,
-) -> Classification | Tagging:
+) -> Outcome:
     """Train logistic regression on global tokens and score it on the query images.
 
     The L2 strength is the one of the least cross-entropy on a held-out tenth of the training images; the
@@ -83,7 +84,7 @@ def linear_classification(
         strengths: L2 strengths to choose from.
 
     Returns:
-        `Classification` of labels, `Tagging` of tags.
+        See `paka.protocols.classification.outcome`.
 
     Raises:
         ValueError: A truth does not fit, there are fewer than 2 training images, or no strength above 0.

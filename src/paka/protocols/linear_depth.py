@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,8 +12,8 @@ from torch.nn import functional as F
 
 from paka.features import DenseFeatures
 from paka.optim import CosineSchedule
-from paka.protocols import Profile, label_size
-from paka.protocols.depth_errors import DepthEstimate, depth_estimate, eigen_crop
+from paka.protocols import Outcome, Profile, label_size
+from paka.protocols.depth_errors import depth_estimate, eigen_crop
 
 EPSILON = 1e-3
 """Metres that are added before a logarithm is taken."""
@@ -120,7 +121,7 @@ class DepthProbe(nn.Module):
         return F.interpolate(depth[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def linear_depth(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int) -> DepthEstimate:
+def linear_depth(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int) -> Outcome:
     """Train a depth probe on frozen tokens and estimate the depth of the query images with it.
 
     Args:
@@ -136,8 +137,8 @@ def linear_depth(train: DenseFeatures, query: DenseFeatures, profile: Profile, *
     _check_pair(query.tokens, query.depth)
     probe = train_depth_probe(train.tokens, train.depth, settings, seed=seed)
     size = label_size(query)
-    prediction = predict_depth(probe, query.tokens, size, batch=settings.batch)
-    return depth_estimate(prediction, query.depth, profile, eigen_crop(size) if settings.eigen_crop else None)
+    maps = predict_depth(probe, query.tokens, size, batch=settings.batch)
+    return depth_estimate(maps, query.depth, profile, eigen_crop(size) if settings.eigen_crop else None)
 
 
 def train_depth_probe(tokens: Tensor, depth: Tensor, settings: LinearDepth, *, seed: int) -> DepthProbe:
@@ -207,10 +208,13 @@ def log_loss(prediction: Tensor, depth: Tensor, used: Tensor, *, variance: bool 
     return total.clamp_min(1e-12).sqrt()
 
 
-@torch.inference_mode()
-def predict_depth(probe: DepthProbe, tokens: Tensor, size: tuple[int, int], *, batch: int = 16) -> Tensor:
-    """Return estimated depth in metres, (n, *size) float32 on the CPU, of tokens (n, h, w, D)."""
-    return torch.cat([probe(part, size).cpu() for part in tokens.split(batch)])
+def predict_depth(
+    probe: DepthProbe, tokens: Tensor, size: tuple[int, int], *, batch: int = 16
+) -> Iterator[Tensor]:
+    """Yield estimated depth in metres, (b, *size) float32, of tokens (n, h, w, D), some images at a time."""
+    for part in tokens.split(batch):
+        with torch.inference_mode():
+            yield probe(part, size)
 
 
 def _check_pair(tokens: Tensor, depth: Tensor) -> None:

@@ -8,13 +8,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
-from paka.protocols import Profile, Segmentation, label_size, segmentation
+from paka.protocols import Outcome, Profile, label_size, segmentation
 from paka.sources import VOID
+
+IMAGES = 16
+"""Images whose clusters are enlarged at a time."""
 
 
 def overclustering(
-    train: DenseFeatures, query: DenseFeatures, profile: Profile, *, seed: int
-) -> Segmentation:
+    train: DenseFeatures | None, query: DenseFeatures, profile: Profile, *, seed: int
+) -> Outcome:
     """Cluster the query tokens into K clusters and map each to the class it shows most often.
 
     Tokens are standardised and reduced by PCA first; cluster maps are upsampled by nearest neighbour
@@ -38,29 +41,54 @@ def overclustering(
     )
     maps = torch.zeros(query.tokens.shape[:3], dtype=torch.int64)
     maps.view(-1)[own] = assigned
-    clusters = F.interpolate(maps[:, None].float(), size=label_size(query), mode="nearest-exact")[:, 0].long()
-    name = name_clusters if profile.cluster_naming == "majority" else match_clusters
-    return segmentation(name(clusters, query.labels, count, query.num_classes), query, profile)
+    return named_segmentation(maps, count, query, profile)
 
 
-def name_clusters(clusters: Tensor, labels: Tensor, count: int, num_classes: int) -> Tensor:
-    """Replace each cluster by the class most of its labelled pixels show, (n, H, W) uint8."""
-    votes = _votes(clusters, labels, count, num_classes)
-    return votes.argmax(dim=1).to(torch.uint8)[clusters]
+def named_segmentation(maps: Tensor, count: int, query: DenseFeatures, profile: Profile) -> Outcome:
+    """Return what clusters are worth once each is named after a class as the profile says.
+
+    Args:
+        maps: Cluster of each token, (n, h, w) int64 in [0, count).
+        count: Number of clusters.
+        query: The labels that clusters are named by and scored with.
+        profile: Reads `cluster_naming`.
+    """
+    size = label_size(query)
+    votes = torch.zeros(count, query.num_classes, dtype=torch.int64)
+    for part, labels in zip(maps.split(IMAGES), query.labels.split(IMAGES), strict=True):
+        votes += cluster_votes(_enlarged(part, size), labels, count, query.num_classes)
+    names = name_clusters(votes) if profile.cluster_naming == "majority" else match_clusters(votes)
+    named = (names[_enlarged(part, size)] for part in maps.split(IMAGES))
+    return segmentation(named, query, profile, {"k": count})
 
 
-def match_clusters(clusters: Tensor, labels: Tensor, count: int, num_classes: int) -> Tensor:
-    """Give each class the one cluster that makes the sum of IoU largest, (n, H, W) uint8; clusters left over get 0."""
-    votes = _votes(clusters, labels, count, num_classes).double()
-    union = votes.sum(dim=1, keepdim=True) + votes.sum(dim=0, keepdim=True) - votes
-    rows, columns = linear_sum_assignment((votes / union.clamp_min(1)).numpy(), maximize=True)
-    names = torch.zeros(count, dtype=torch.uint8)
+def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return maps (n, h, w) int64 at the size of the labels, by nearest neighbour."""
+    # Single precision holds numbers of clusters, below 2^24, exactly.
+    return F.interpolate(maps[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
+
+
+def name_clusters(votes: Tensor) -> Tensor:
+    """Name each cluster after the class that most of its labelled pixels show, (K,) uint8, of votes (K, C)."""
+    return votes.argmax(dim=1).to(torch.uint8)
+
+
+def match_clusters(votes: Tensor) -> Tensor:
+    """Give each class the one cluster that makes the sum of IoU largest, (K,) uint8; clusters left over get 0.
+
+    Args:
+        votes: Labelled pixels by cluster and class, (K, C); K and C may differ.
+    """
+    counts = votes.double()
+    union = counts.sum(dim=1, keepdim=True) + counts.sum(dim=0, keepdim=True) - counts
+    rows, columns = linear_sum_assignment((counts / union.clamp_min(1)).numpy(), maximize=True)
+    names = torch.zeros(len(votes), dtype=torch.uint8)
     names[torch.from_numpy(rows)] = torch.from_numpy(columns).to(torch.uint8)
-    return names[clusters]
+    return names
 
 
-def _votes(clusters: Tensor, labels: Tensor, count: int, num_classes: int) -> Tensor:
-    """Count labelled pixels by cluster and class, (count, num_classes) int64."""
+def cluster_votes(clusters: Tensor, labels: Tensor, count: int, num_classes: int) -> Tensor:
+    """Count labelled pixels by cluster and class, (count, num_classes) int64, of two maps of one shape."""
     labelled = labels != VOID
     cells = clusters[labelled] * num_classes + labels[labelled].long()
     return torch.bincount(cells, minlength=count * num_classes).view(count, num_classes)

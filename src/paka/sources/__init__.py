@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,28 @@ from paka import colours
 
 VOID = 255
 """Mask value of pixels that no class is known for; every protocol leaves them out."""
+
+
+class KeypointPair(NamedTuple):
+    """Two images of a source, and points of the first with the places in the second that show the same.
+
+    Attributes:
+        first: Number of the image that the points are given in.
+        second: Number of the image that they are looked for in.
+        points: x and y of the points in pixels of the first image, (m, 2) float32; the middle of the pixel at the top
+            left is (0.5, 0.5).
+        targets: Their places in pixels of the second image, (m, 2) float32.
+        extent: What distances in the second image are measured by, in pixels: mostly the longer side of the box around
+            the object.
+        category: What the pair shows; empty where that is not known.
+    """
+
+    first: int
+    second: int
+    points: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    extent: float
+    category: str = ""
 
 
 class Source(Protocol):
@@ -23,12 +45,14 @@ class Source(Protocol):
         split: Name of the split, in the data set's own words.
         tag_names: Names of the image-level tags; empty without tags.
         has_depth: Whether the depth of the images is known.
+        variant: How its images were made from those that `item` names, as JSON; empty if they were not.
     """
 
     name: str
     split: str
     tag_names: tuple[str, ...] = ()
     has_depth: bool = False
+    variant: tuple[str | int | float, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -39,6 +63,20 @@ class Source(Protocol):
     def palette(self) -> NDArray[np.uint8]:
         """Colours of the mask classes, (C, 3) uint8 RGB: those of the data set's owners where they have any."""
         return colours.palette(len(self.classes))
+
+    @property
+    def pairs(self) -> tuple[KeypointPair, ...]:
+        """Pairs of images with points that both show; empty without."""
+        return ()
+
+    @property
+    def videos(self) -> tuple[range, ...]:
+        """The images of each video, in the order of time; empty without.
+
+        Their masks hold the numbers of objects, from 1 on and the same through a video, 0 for what is around them
+        and 255 for void.
+        """
+        return ()
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paka.cores import available_cores
-from paka.sources import Source
+from paka.sources import KeypointPair, Source
 
 HELD_OUT = 10
 """One labelled training image in so many is held out where a data set has no split to choose by."""
@@ -39,6 +40,23 @@ class Subset(Source):
     def palette(self) -> NDArray[np.uint8]:
         """Colours of the mask classes of the whole."""
         return self.source.palette
+
+    @property
+    def pairs(self) -> tuple[KeypointPair, ...]:
+        """The pairs of the whole both images of which are in the part."""
+        place = {int(index): n for n, index in enumerate(self.indices)}
+        return tuple(
+            pair._replace(first=place[pair.first], second=place[pair.second])
+            for pair in self.source.pairs
+            if pair.first in place and pair.second in place
+        )
+
+    @property
+    def videos(self) -> tuple[range, ...]:
+        """The videos of the whole, each as far as the part has its images from the first one on."""
+        place = {int(index): n for n, index in enumerate(self.indices)}
+        runs = [[*takewhile(place.__contains__, video)] for video in self.source.videos]
+        return tuple(range(place[run[0]], place[run[-1]] + 1) for run in runs if run)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -108,12 +126,12 @@ def open_images(
 
 def labelled_splits(
     open_split: Callable[..., Source], names: Mapping[str, str | None], role: str, *, seed: int
-) -> tuple[Source, Source] | None:
-    """Return the labelled images that memories and probes are built from, and those that are scored; None without labels.
+) -> tuple[Source | None, Source]:
+    """Return the labelled images that memories and probes are built from, if there are any, and those that are scored.
 
     Most public data sets publish two labelled splits: one to train on and one to report on. So that nothing is
     chosen on the one that is reported, a tenth of the training split is held out for `val` there, and
-    the memory is built from the rest then.
+    the memory is built from the rest then. Images without any labels are scored as they are.
 
     Args:
         open_split: Opens a split of the data set, called with `split=NAME`.
@@ -124,19 +142,25 @@ def labelled_splits(
     Raises:
         ValueError: The data set has no labelled images for that role.
     """
-    train = open_split(split=names["train"])
-    if not train.classes and not train.has_depth:
-        return None
+    train = None if names["train"] is None else open_split(split=names["train"])
+    if train is not None and not is_labelled(train):
+        return None, train
     name = names[role]
     if name is not None:
         return train, open_split(split=name)
-    if role != "val":
-        message = f"{train.name} has no labelled {role} images: expected split=val, got split={role}"
+    if role != "val" or train is None:
+        other = "val" if role == "test" else "test"
+        message = f"expected split={other}, got split={role}, of which the data set has no labelled images"
         raise ValueError(message)
     order = np.random.default_rng(seed).permutation(len(train))
     count = max(1, len(train) // HELD_OUT)
     held, rest = np.sort(order[:count]), np.sort(order[count:])
     return Subset(train, rest), Subset(train, held, split=f"{train.split}, held out")
+
+
+def is_labelled(source: Source) -> bool:
+    """Return whether more is known of images than that they are there."""
+    return bool(source.classes or source.has_depth or source.pairs or source.videos)
 
 
 def verify_labels(source: Source, count: int | None = None) -> None:
@@ -150,7 +174,10 @@ def verify_labels(source: Source, count: int | None = None) -> None:
         ValueError: One cannot be read, has another size than its image, or an id of no class.
         FileNotFoundError: One is missing.
     """
-    read: Callable[[int], object] = source.mask if source.classes else source.depth
+    has_masks = source.classes or source.videos
+    if not has_masks and not source.has_depth:
+        return
+    read: Callable[[int], object] = source.mask if has_masks else source.depth
     with ThreadPoolExecutor(available_cores()) as pool:
         for _ in pool.map(read, range(len(source) if count is None else min(count, len(source)))):
             pass

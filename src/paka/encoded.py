@@ -1,0 +1,89 @@
+"""One encoder's features of the images of a benchmark, each set extracted when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from paka.encoder import Encoder
+from paka.feature_store import FeatureCache, Storage, images_digest, weights_digest
+from paka.features import DenseFeatures, Transform, extent, extract
+from paka.frames import Frame
+from paka.progress import step
+from paka.protocols import Entry
+from paka.sources import Source
+
+if TYPE_CHECKING:
+    from paka.benchmark import Benchmark
+
+
+class Encoded:
+    """What an encoder makes of a benchmark's images.
+
+    Args:
+        benchmark: Which images, and how they are seen.
+        encoder: The frozen encoder.
+        transform: Training-free change of its tokens, fitted on the training images.
+        name: What the encoder is called.
+    """
+
+    def __init__(
+        self, benchmark: Benchmark, encoder: Encoder, transform: Transform | None = None, *, name: str = ""
+    ) -> None:
+        self.benchmark, self.transform, self.name = benchmark, transform, name
+        blue = benchmark.profile.blue_std
+        self.encoder = encoder if blue is None else encoder.normalised_by(blue_std=blue)
+        self.sets: dict[str, DenseFeatures] = {}
+        self.changed: tuple[tuple[str, str], tuple[DenseFeatures, DenseFeatures]] | None = None
+        self.weights = weights_digest(self.encoder)
+
+    def pair(self, entry: Entry) -> tuple[DenseFeatures | None, DenseFeatures]:
+        """Return the features that a protocol reads: those of the training images, if it does, and of the scored ones."""
+        names = self._names(entry)
+        if self.transform is None:
+            return (self.features(names[0]) if entry.trains else None), self.features(names[1])
+        if self.changed is None or self.changed[0] != names:
+            self.changed = names, self.transform(*map(self.features, names))
+        return self.changed[1]
+
+    def _names(self, entry: Entry) -> tuple[str, str]:
+        """Return which sets a protocol reads; passes and augmentation of a plain memory are no set of its own."""
+        profile = self.benchmark.profile
+        memory = entry.views == "memory" and (profile.memory_passes > 1 or profile.memory_augment)
+        train = "query" if self.benchmark.train is None else "memory" if memory else "train"
+        return train, "warped" if entry.views == "warped" else "query"
+
+    def features(self, name: str) -> DenseFeatures:
+        """Return the plain features of a set of images; see `Benchmark.images`."""
+        if name not in self.sets:
+            with step(f"encode {name}", f"{self.name} encode {name}".strip()):
+                self.sets[name] = self._extract(self.benchmark.images(name))
+        return self.sets[name]
+
+    def _extract(self, source: Source) -> DenseFeatures:
+        frame, cache = self.benchmark.frame(self.encoder), self.benchmark.cache
+        storage = None if cache is None else self._storage(cache, source, frame)
+        device = self.benchmark.workspace.device
+        return extract(
+            self.encoder.to(device),
+            source,
+            frame=frame,
+            indices=range(len(source)),
+            storage=storage,
+            workspace=self.benchmark.workspace,
+        )
+
+    def _storage(self, cache: FeatureCache, source: Source, frame: Frame) -> Storage:
+        return cache.open(self.facts(source), extent(self.encoder, frame, len(source)))
+
+    def facts(self, source: Source) -> Mapping[str, Any]:
+        """Return what the features of a source's images depend on, as JSON."""
+        profile = self.benchmark.profile
+        return {
+            **self.benchmark.facts,
+            "weights": self.weights,
+            "images": images_digest(source, len(source)),
+            "variant": list(source.variant),
+            "grid": list(profile.grid),
+            "aspect": profile.aspect,
+        }

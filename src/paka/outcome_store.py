@@ -1,0 +1,90 @@
+"""Where outcomes of protocols are kept, so that an evaluation that was killed goes on with what is left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from paka.feature_store import digest_of
+from paka.protocols import Outcome, Profile
+from paka.protocols.classification import MAP, TOP1
+from paka.protocols.depth_errors import PER_IMAGE, POOLED
+from paka.statistics import Metric
+
+METRICS = {metric.name: metric for metric in (*POOLED, *PER_IMAGE, TOP1, MAP)}
+"""Metrics by name, but for mIoU, which a profile defines."""
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class OutcomeStore:
+    """A folder of outcomes, each under a digest of all that it depends on, this package's own code included.
+
+    Attributes:
+        folder: Where they are; made when needed.
+    """
+
+    folder: Path
+
+    def place(self, facts: Mapping[str, Any]) -> Path:
+        """Return the file of the outcome that facts describe, whether it is there or not."""
+        return self.folder / f"{digest_of({**facts, 'code': code_digest()})[:32]}.npz"
+
+    def get(self, facts: Mapping[str, Any], profile: Profile) -> Outcome | None:
+        """Return the outcome that facts describe, if it is there.
+
+        Args:
+            facts: All that it depends on, as JSON.
+            profile: Defines mIoU.
+        """
+        path = self.place(facts)
+        if not path.exists():
+            return None
+        with np.load(path) as held:
+            about = json.loads(str(held["about"]))
+            return Outcome(
+                torch.from_numpy(held["counts"]),
+                tuple(named(name, profile) for name in about["metrics"]),
+                {int(n): torch.from_numpy(held[f"picture.{n}"]) for n in about["pictures"]},
+                about["stated"],
+            )
+
+    def put(self, facts: Mapping[str, Any], outcome: Outcome) -> None:
+        """Keep an outcome; a reader never sees half of it."""
+        path = self.place(facts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pictures = {f"picture.{n}": picture.numpy() for n, picture in outcome.pictures.items()}
+        about = {
+            "metrics": [metric.name for metric in outcome.metrics],
+            "pictures": list(outcome.pictures),
+            "stated": dict(outcome.stated),
+        }
+        arrays = {"counts": outcome.counts.numpy(), "about": np.array(json.dumps(about)), **pictures}
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        with unfinished.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes them for its flag
+        unfinished.replace(path)
+
+
+def named(name: str, profile: Profile) -> Metric:
+    """Return a metric by its name, as a profile defines it."""
+    return profile.iou if name == profile.iou.name else METRICS[name]
+
+
+@cache
+def code_digest() -> str:
+    """Return the SHA-256 of this package's code: what older code made is not taken for what this would make."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
