@@ -6,7 +6,6 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.image import imread
-
 from paka.visualize import Change, curves_figure, features_figure, scores_figure, segmentation_figure, smooth
 
 RNG = np.random.default_rng(0)
