@@ -17,6 +17,11 @@ _PALETTE = """
 fcc0fc 3cccc0 306000 6c0c3c 6c3cb4 a83c9c 006054 e4606c 7884c0 fc9060 78903c fc9cb4 5460d8 6c3c30 f084e4 9ce4b4
 """
 
+VOID_COLOUR = (222, 222, 222)
+"""Of pixels of which nothing is known."""
+OPACITY = 0.7
+"""Of class colours over an image."""
+
 PERCENTILES = (2.0, 98.0)
 """Percentiles of a component that become 0 and 1, so that a few extreme tokens do not grey out the rest."""
 
@@ -32,6 +37,20 @@ def palette(classes: int) -> Pixels:
     """
     colours = np.frombuffer(bytes.fromhex(_PALETTE), dtype=np.uint8).reshape(-1, 3)
     return colours[np.arange(classes) % len(colours)]
+
+
+def overlay(image: Pixels, mask: Pixels, palette: Pixels) -> Pixels:
+    """Return class colours over the grey of an image, (..., H, W, 3) uint8; void is light grey.
+
+    Args:
+        image: (..., H, W, 3) uint8 RGB.
+        mask: Class ids, (..., H, W) uint8, 255 void.
+        palette: Colours of the classes, (C, 3) uint8 RGB.
+    """
+    lookup = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
+    lookup[: len(palette)] = palette
+    grey = image.mean(axis=-1, keepdims=True)
+    return np.asarray(OPACITY * lookup[mask] + (1 - OPACITY) * grey, dtype=np.uint8)
 
 
 def pca_basis(*sides: Floats) -> tuple[Floats, ...]:

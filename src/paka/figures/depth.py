@@ -12,7 +12,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from paka.colours import Floats, Pixels
+from paka.colours import VOID_COLOUR, Floats, Pixels
 from paka.figures.canvas import (
     DPI,
     GAIN,
@@ -27,7 +27,10 @@ from paka.figures.canvas import (
     save,
     write,
 )
-from paka.figures.tiles import GAP, TILE, VOID_COLOUR, Column, resized, tiles
+from paka.figures.tiles import GAP, TILE, Column, resized, tiles
+
+DEPTHS = "viridis_r"
+"""Colours of depth: what is near is bright."""
 
 _CHANGE = LinearSegmentedColormap.from_list("change", [LOSS, "#f5f5f5", GAIN])
 
@@ -58,23 +61,22 @@ def depth_figure(
     errors = [np.where(known, np.abs(guess - truth), 0.0) for guess in predictions.values()]
     compared = len(errors) > 1
     gain = errors[0] - errors[1] if compared else errors[0]
-    far = _limits(np.concatenate([truth[known], *(guess[known] for guess in predictions.values())]))
-    worst = _limits(np.abs(gain)[known])[1]
+    far = limits_of(np.concatenate([truth[known], *(guess[known] for guess in predictions.values())]))
+    worst = limits_of(np.abs(gain)[known])[1]
     scale: Colormap = _CHANGE if compared else mpl.colormaps["magma_r"]
     shaded = coloured(gain, (-worst if compared else 0.0, worst), scale)
     shaded[~known] = VOID_COLOUR
-    depths = mpl.colormaps["viridis_r"]
     columns = [
         Column("Image", resized(images, smooth=True), smooth=True),
-        Column("True depth", _masked(truth, far, depths)),
+        Column("True depth", coloured_depth(truth, far)),
     ]
     columns += [
-        Column(title, coloured(guess, far, depths), (notes or {}).get(title, ()))
+        Column(title, coloured(guess, far, mpl.colormaps[DEPTHS]), (notes or {}).get(title, ()))
         for title, guess in predictions.items()
     ]
     columns.append(Column("Which is closer" if compared else "Error", shaded))
     figure = tiles(columns, footer=2 * LINE + 2 * MARGIN)
-    _bar(figure, 0, depths, [f"{value:.1f} m" for value in (far[0], sum(far) / 2, far[1])])
+    _bar(figure, 0, mpl.colormaps[DEPTHS], [f"{value:.1f} m" for value in (far[0], sum(far) / 2, far[1])])
     ends = [f"{first} by {worst:.2f} m" for first in [*predictions]] if compared else []
     _bar(
         figure,
@@ -92,13 +94,14 @@ def coloured(values: Floats, limits: tuple[float, float], scale: Colormap) -> Pi
     return np.asarray(np.rint(255 * scale(shares)[..., :3]), dtype=np.uint8)
 
 
-def _masked(depth: Floats, limits: tuple[float, float], scale: Colormap) -> Pixels:
-    shaded = coloured(depth, limits, scale)
+def coloured_depth(depth: Floats, limits: tuple[float, float]) -> Pixels:
+    """Return the colours of depth in metres between two limits, (..., 3) uint8; grey where it is 0, not known."""
+    shaded = coloured(depth, limits, mpl.colormaps[DEPTHS])
     shaded[depth <= 0] = VOID_COLOUR
     return shaded
 
 
-def _limits(values: NDArray[Any]) -> tuple[float, float]:
+def limits_of(values: NDArray[Any]) -> tuple[float, float]:
     """Return the values between which colours are given: 2 % are lower, 2 % higher."""
     if not values.size:
         return 0.0, 1.0

@@ -48,7 +48,7 @@ def confusion_figure(path: str | Path, counts: NDArray[Any], classes: Sequence[s
     axes = axes_at(figure, left, top, side, side)
     axes.imshow(shares, cmap=_SHARES, norm=PowerNorm(0.5, 0, 100), aspect="auto", interpolation="nearest")
     axes.xaxis.tick_top()
-    axes.set_xticks(range(n), names, rotation=90 if n > 6 else 0, fontsize=size, color=INK)
+    axes.set_xticks(range(n), names, rotation=90, fontsize=size, color=INK)
     axes.set_yticks(range(n), names, fontsize=size, color=INK)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

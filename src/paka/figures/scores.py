@@ -67,7 +67,6 @@ def _change(axis: Axes, row: int, change: Change) -> None:
     )  # fmt: skip
     axis.plot(change.before, row, "o", color=BEFORE, markersize=7, label="before", zorder=4)
     axis.plot(change.after, row, "o", color=AFTER, markersize=7, label="after", zorder=4)
-    axis.text(1.02, row, change.text, transform=axis.get_yaxis_transform(), va="center", fontsize=9)
 
 
 class Bar(NamedTuple):

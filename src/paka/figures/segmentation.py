@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.patches import Patch
 
-from paka.colours import Pixels, palette
+from paka.colours import VOID_COLOUR, Pixels, overlay, palette
 from paka.figures.canvas import (
     GAIN,
     LINE,
@@ -24,11 +24,9 @@ from paka.figures.canvas import (
     rgb,
     save,
 )
-from paka.figures.tiles import GAP, TILE, VOID_COLOUR, Column, resized, tiles, tinted
+from paka.figures.tiles import GAP, TILE, Column, resized, tiles, tinted
 from paka.sources import VOID
 
-OPACITY = 0.65
-"""Of class colours over the grey of an image."""
 FADED = 0.35
 """How much white lies over an image where nothing is wrong."""
 VOIDED, RIGHT, ONLY_SECOND, ONLY_FIRST, WRONG = range(5)
@@ -61,17 +59,16 @@ def segmentation_figure(
         ValueError: The counts do not match, or a class id has no name.
     """
     check_counts(images, truth=truth, **predictions)
-    lookup = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
-    lookup[: len(classes)] = palette(len(classes)) if colours is None else colours
-    handles = _class_handles([truth, *predictions.values()], classes, lookup)
+    colours = palette(len(classes)) if colours is None else colours
+    handles = _class_handles([truth, *predictions.values()], classes, colours)
     images = resized(images, smooth=True)
     truth, *predicted = (resized(ids, smooth=False) for ids in (truth, *predictions.values()))
     codes = agreement(truth, predicted)
     columns = [
         Column("Image", images, smooth=True),
-        Column("Truth", overlaid(images, truth, lookup)),
+        Column("Truth", overlay(images, truth, colours)),
         *(
-            Column(title, overlaid(images, ids, lookup), (notes or {}).get(title, ()))
+            Column(title, overlay(images, ids, colours), (notes or {}).get(title, ()))
             for title, ids in zip(predictions, predicted, strict=True)
         ),
         Column(_title(predicted), judged(images, codes), [_shares(one, len(predicted)) for one in codes]),
@@ -116,19 +113,6 @@ def judged(images: Pixels, codes: Pixels) -> Pixels:
     return np.where((codes == VOIDED)[..., None], np.uint8(VOID_COLOUR[0]), faded)
 
 
-def overlaid(images: Pixels, ids: Pixels, lookup: Pixels) -> Pixels:
-    """Return class colours over the grey of images, (n, H, W, 3) uint8; void stays flat.
-
-    Args:
-        images: (n, H, W, 3) uint8 RGB.
-        ids: Class ids, (n, H, W) uint8.
-        lookup: Colours of all ids, (256, 3) uint8 RGB.
-    """
-    grey = images.mean(axis=-1, keepdims=True)
-    painted = tinted(grey, lookup[ids], OPACITY)
-    return np.where((ids == VOID)[..., None], lookup[VOID], painted)
-
-
 def _title(predicted: Sequence[Pixels]) -> str:
     return "Where they differ" if len(predicted) > 1 else "Errors"
 
@@ -167,6 +151,5 @@ def _class_handles(maps: Sequence[Pixels], classes: Sequence[str], colours: Pixe
 
 def _legend_colour(colours: Pixels, class_id: int) -> Any:
     """Return the colour of a class as it looks over a medium grey."""
-    middle = np.full(3, 150)
-    shown = colours[class_id] if class_id == VOID else tinted(middle, colours[class_id], OPACITY)
-    return shown / 255.0
+    middle = np.full((1, 1, 3), 150, dtype=np.uint8)
+    return overlay(middle, np.array([[class_id]], dtype=np.uint8), colours)[0, 0] / 255.0

@@ -15,8 +15,6 @@ from paka.figures.canvas import DPI, MARGIN, MUTED, axes_at, paper, write
 
 # Inches, whole in pixels. In 288 pixels, tokens of grids of 12, 16, 18, 24, 32 or 36 are equal squares.
 TILE, GAP, HEADER, NOTE = 288 / DPI, 6 / DPI, 33 / DPI, 24 / DPI
-VOID_COLOUR = (222, 222, 222)
-"""Of pixels of which nothing is known."""
 
 
 class Column(NamedTuple):
