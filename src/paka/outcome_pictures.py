@@ -22,7 +22,7 @@ from paka.figures.segmentation import segmentation_figure
 from paka.frames import Frame
 from paka.per_class import ClassScore, class_table
 from paka.protocols import shown
-from paka.scores import decimal
+from paka.scores import decimal, spoken
 from paka.statistics import matched
 
 MOST_BARS = 40
@@ -186,11 +186,6 @@ def in_frame(prediction: Tensor, size: tuple[int, ...], frame: Frame) -> NDArray
         return place(prediction.numpy())
     enlarged = F.interpolate(prediction[None, None], size=frame.size, mode="nearest-exact")[0, 0]
     return enlarged.numpy()
-
-
-def spoken(protocol: str) -> str:
-    """Return the name of a protocol as a sentence begins with it."""
-    return protocol.replace("_", "-")
 
 
 def _listed(results: Mapping[str, Result]) -> str:

@@ -23,12 +23,11 @@ from paka.document import (
 )
 from paka.html_report import html
 from paka.markdown_report import markdown
-from paka.outcome_pictures import spoken
 from paka.per_class import ClassScore, class_table, write_class_scores
 from paka.pictures import Gallery
 from paka.protocols.harm import HarmReport
 from paka.report import harm_table
-from paka.scores import INTERVAL, Score, format_rows, layout, left_aligned
+from paka.scores import INTERVAL, Score, format_rows, layout, left_aligned, spoken
 
 SETTINGS = (
     "protocol",

@@ -147,6 +147,11 @@ def decimal(value: float | None, *, signed: bool = False, digits: int = 2) -> st
     return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}"
 
 
+def spoken(protocol: str) -> str:
+    """Return the name of a protocol as figures and sentences have it."""
+    return protocol.replace("_", "-")
+
+
 def layout(scores: Sequence[Score]) -> Layout:
     """Return the table that terminal and Markdown show: constants in the caption, no empty column.
 
@@ -200,16 +205,20 @@ def changes(scores: Iterable[Score]) -> list[Change]:
     Returns:
         Changes, whose text is the difference and its interval.
     """
-    found = []
-    for score in scores:
-        if score.before is None or score.after is None or score.unit != "%":
-            continue
-        table = layout([score])
-        row = dict(zip(table.header, table.rows[0], strict=True))
-        text = f"{row['delta']} {row.get(INTERVAL, '')}".rstrip()
-        low, high = (math.nan if end is None else end for end in (score.ci_low, score.ci_high))
-        found.append(Change(score.protocol.replace("_", "-"), score.before, score.after, low, high, text))
-    return found
+    shown = [score for score in scores if None not in (score.before, score.after) and score.unit == "%"]
+    several = len({score.metric for score in shown}) > 1
+    return [_change(score, f", {score.metric}" if several else "") for score in shown]
+
+
+def _change(score: Score, metric: str) -> Change:
+    table = layout([score])
+    row = dict(zip(table.header, table.rows[0], strict=True))
+    text = f"{row['delta']} {row.get(INTERVAL, '')}".rstrip()
+    before, after, low, high = (
+        math.nan if value is None else value
+        for value in (score.before, score.after, score.ci_low, score.ci_high)
+    )
+    return Change(f"{spoken(score.protocol)}{metric}", before, after, low, high, text)
 
 
 def summarise(scores: Iterable[Score]) -> list[Score]:
