@@ -137,9 +137,9 @@ def test_marks_are_words_and_signs_beside_colour(picture: Path) -> None:
     assert page.cells[:8] == ["name", "delta", "a", "+1.00", "b <i>", "-2.00", "c | d", "0.00"]
     marked = [cell["class"] for cell in page.named("td")][:3]
     assert marked == ["number gain", "number loss", "number"]
-    assert "+1.00 ▲ better" in page.text
-    assert "-2.00 ▼ worse" in page.text
-    assert "in-context +1.00 [+0.50, +1.50] ▲ better mIoU %" in page.text
+    assert "+1.00 ✓ better" in page.text
+    assert "-2.00 ✗ worse" in page.text
+    assert "in-context +1.00 [+0.50, +1.50] ✓ better mIoU %" in page.text
     assert "linear 3.00 mIoU %" in page.text
 
 
@@ -197,7 +197,7 @@ def test_markdown_holds_the_same(picture: Path, tmp_path: Path) -> None:
         "## Results",
         "| name | delta |",
         "| :-- | --: |",
-        "| a | +1.00 ▲ |",
+        "| a | +1.00 ✓ |",
         r"| c \| d | 0.00 |",
         "In percent.",
         "### Results",

@@ -82,7 +82,7 @@ def test_numbers_are_those_of_the_table(tmp_path: Path, scores: list[Score]) -> 
     assert cells[:width] == list(header)
     assert [tuple(cells[i : i + width]) for i in range(width, width * (len(rows) + 1), width)] == rows
     text = paths["report.md"].read_text()
-    plain = text.replace(" ▲", "").replace(" ▼", "")
+    plain = text.replace(" ✓", "").replace(" ✗", "")
     assert all(f"| {' | '.join(row)} |" in plain for row in rows)
     assert f"{caption}." in text
     for score in scores:

@@ -20,8 +20,8 @@ from paka.document import (
     Verdicts,
 )
 
-SYMBOLS = {"gain": " ▲", "loss": " ▼", "": ""}
-"""What stands behind a number, by its mark."""
+SYMBOLS = {"gain": " ✓", "loss": " ✗", "": ""}
+"""What stands behind a number, by its mark; no arrows, since errors are better when they fall."""
 
 
 def markdown(document: Document, folder: Path) -> str:

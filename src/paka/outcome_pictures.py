@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paka.benchmark import Benchmark, Result
-from paka.colours import Floats, Pixels
+from paka.colours import Pixels
 from paka.document import Figure
 from paka.features import read_depths, read_masks
 from paka.figures.depth import depth_figure
@@ -23,6 +24,7 @@ from paka.frames import Frame
 from paka.per_class import ClassScore, class_table
 from paka.protocols import shown
 from paka.scores import decimal, spoken
+from paka.sources import VOID
 from paka.statistics import matched
 
 MOST_BARS = 40
@@ -36,7 +38,7 @@ class OutcomePictures:
     Attributes:
         benchmark: The labelled images.
         frame: The grid of tokens that they are brought to.
-        images: The images that are shown, those of `shown`, (n, H, W, 3) uint8.
+        images: The images that are shown, those of `shown`, (n, H, W, 3) uint8, without what no image fills of the frame.
     """
 
     benchmark: Benchmark
@@ -63,7 +65,7 @@ class OutcomePictures:
         segmentation_figure(
             path,
             self.images,
-            truth=read_masks(source, self.chosen, self.frame).numpy(),
+            truth=self._cropped(read_masks(source, self.chosen, self.frame).numpy()),
             predictions={title: self._predicted(result) for title, result in results.items()},
             classes=source.classes,
             colours=source.palette,
@@ -89,8 +91,8 @@ class OutcomePictures:
         depth_figure(
             path,
             self.images,
-            truth=read_depths(source, self.chosen, self.frame).numpy(),
-            predictions={title: self._estimated(result) for title, result in results.items()},
+            truth=self._cropped(read_depths(source, self.chosen, self.frame).numpy()),
+            predictions={title: self._predicted(result) for title, result in results.items()},
             notes={title: self._notes(result) for title, result in results.items()},
         )
         compared = len(results) > 1
@@ -135,16 +137,14 @@ class OutcomePictures:
             "Matrix of true against predicted classes",
         )
 
-    def _predicted(self, result: Result) -> Pixels:
+    def _predicted(self, result: Result) -> NDArray[Any]:
+        """Return what was predicted for the images that are shown, (n, H, W)."""
         source = self.benchmark.images("query")
         maps = [in_frame(result.pictures[n], source.image(n).shape[:2], self.frame) for n in self.chosen]
-        return np.stack([ids.astype(np.uint8) for ids in maps])
+        return self._cropped(np.stack(maps))
 
-    def _estimated(self, result: Result) -> Floats:
-        source = self.benchmark.images("query")
-        return np.stack(
-            [in_frame(result.pictures[n], source.image(n).shape[:2], self.frame) for n in self.chosen]
-        )
+    def _cropped(self, maps: NDArray[Any]) -> NDArray[Any]:
+        return maps[:, : self.images.shape[1], : self.images.shape[2]]
 
     def _notes(self, result: Result) -> list[str]:
         """Return the first metric of each single image that is shown, in words."""
@@ -179,13 +179,15 @@ def in_frame(prediction: Tensor, size: tuple[int, ...], frame: Frame) -> NDArray
     Args:
         prediction: Class ids (H, W) uint8 or depth (H, W) float32: of the image itself, or of the whole frame at any size.
         size: Height and width of the image.
-        frame: Where it lies.
+        frame: Where it lies; what is around it is void, or 0 for depth.
     """
+    place, void = (frame.depth, 0) if prediction.is_floating_point() else (frame.mask, VOID)
     if tuple(prediction.shape) == tuple(size) != frame.size:
-        place = frame.depth if prediction.is_floating_point() else frame.mask
         return place(prediction.numpy())
-    enlarged = F.interpolate(prediction[None, None], size=frame.size, mode="nearest-exact")[0, 0]
-    return enlarged.numpy()
+    enlarged = F.interpolate(prediction[None, None], size=frame.size, mode="nearest-exact")[0, 0].numpy()
+    rows, columns = frame.fit(*size)
+    enlarged[rows * frame.patch :], enlarged[:, columns * frame.patch :] = void, void
+    return enlarged
 
 
 def _listed(results: Mapping[str, Result]) -> str:

@@ -187,7 +187,7 @@ def _results(scores: Sequence[Score]) -> list[Block]:
     return [
         table,
         Text(
-            "▲ better, ▼ worse: the 95 % interval of the difference, a paired bootstrap over images, leaves out zero."
+            "✓ better, ✗ worse: the 95 % interval of the difference, a paired bootstrap over images, leaves out zero."
         ),
     ]
 

@@ -97,9 +97,17 @@ class TokenPictures:
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
-        """The images that are shown, (n, H, W, 3) uint8."""
+        """The images that are shown, (n, H, W, 3) uint8, without what none of them fills of the frame."""
         images = read_images(self.benchmark.images("query"), self.chosen, self.frame)
-        return images.permute(0, 2, 3, 1).numpy()
+        rows, columns = self.grid
+        return images.permute(0, 2, 3, 1).numpy()[:, : rows * self.frame.patch, : columns * self.frame.patch]
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches that the images that are shown fill at most."""
+        source = self.benchmark.images("query")
+        fits = [self.frame.fit(*source.image(n).shape[:2]) for n in self.chosen]
+        return max(rows for rows, _ in fits), max(columns for _, columns in fits)
 
     @property
     def has_neighbours(self) -> bool:
@@ -184,7 +192,10 @@ class TokenPictures:
 
     def draw_features(self, path: Path, views: Mapping[str, TokenView], *, joint: bool) -> Figure:
         """Draw the components of tokens; `joint` where all encoders share a frame."""
-        sides = {title: view.query.tokens.float().numpy() for title, view in views.items()}
+        rows, columns = self.grid
+        sides = {
+            title: view.query.tokens[:, :rows, :columns].float().numpy() for title, view in views.items()
+        }
         features_figure(path, self.images, sides, joint=joint)
         basis = (
             "one joint basis"

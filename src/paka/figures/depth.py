@@ -16,7 +16,6 @@ from paka.colours import VOID_COLOUR, Floats, Pixels
 from paka.figures.canvas import (
     DPI,
     GAIN,
-    INK,
     LINE,
     LOSS,
     MARGIN,
@@ -50,7 +49,7 @@ def depth_figure(
         path: File to write.
         images: `(n, H, W, 3)` uint8 RGB, one row each.
         truth: Depth in metres, `(n, H, W)` with 0 where it is not known.
-        predictions: Estimates by title, `(n, H, W)` each: one, or two that are compared.
+        predictions: Estimates by title, `(n, H, W)` each, with 0 for none: one, or two that are compared.
         notes: A line for each image by the title of an estimate.
 
     Raises:
@@ -71,13 +70,13 @@ def depth_figure(
         Column("True depth", coloured_depth(truth, far)),
     ]
     columns += [
-        Column(title, coloured(guess, far, mpl.colormaps[DEPTHS]), (notes or {}).get(title, ()))
+        Column(title, coloured_depth(guess, far), (notes or {}).get(title, ()))
         for title, guess in predictions.items()
     ]
     columns.append(Column("Which is closer" if compared else "Error", shaded))
     figure = tiles(columns, footer=2 * LINE + 2 * MARGIN)
     _bar(figure, 0, mpl.colormaps[DEPTHS], [f"{value:.1f} m" for value in (far[0], sum(far) / 2, far[1])])
-    ends = [f"{first} by {worst:.2f} m" for first in [*predictions]] if compared else []
+    ends = [f"{title.lower()} closer by {worst:.2f} m" for title in predictions] if compared else []
     _bar(
         figure,
         len(columns) - 2,
@@ -117,5 +116,4 @@ def _bar(figure: Figure, column: int, scale: Colormap, labels: Sequence[str]) ->
     axes.imshow(scale(np.linspace(0, 1, 512))[None, :, :3], aspect="auto")
     axes.set_axis_off()
     for share, label, align in zip((0.0, 0.5, 1.0), labels, ("left", "center", "right"), strict=True):
-        colour = INK if share == 0.5 else MUTED
-        write(figure, left + share * wide, top + 24 / DPI, label, ha=align, fontsize=7.5, color=colour)
+        write(figure, left + share * wide, top + 24 / DPI, label, ha=align, fontsize=7.5, color=MUTED)
