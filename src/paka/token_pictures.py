@@ -197,17 +197,15 @@ class TokenPictures:
             title: view.query.tokens[:, :rows, :columns].float().numpy() for title, view in views.items()
         }
         features_figure(path, self.images, sides, joint=joint)
-        basis = (
-            "one joint basis"
-            if joint and len(views) > 1
-            else "its own basis"
-            if len(views) > 1
-            else "one basis"
-        )
+        if joint:
+            basis = "in one joint basis" if len(views) > 1 else "over all images"
+        else:
+            fitted = f"fitted on {len(self.searched)} evenly spaced training images"
+            basis = f"each side in a basis of its own, and the tokens after changed as {fitted}"
         return Figure(
             path,
-            f"The first three principal components of the frozen patch tokens as red, green and blue, in {basis}. "
-            "Patches of similar colour have similar tokens.",
+            f"The first three principal components of the frozen patch tokens as red, green and blue, {basis}. Patches of "
+            "similar colour have similar tokens.",
             "Rows of images beside maps of their patch tokens",
         )
 
