@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from paka.encoded import Encoded
 from paka.encoder import Encoder
-from paka.feature_store import FeatureCache, digest_of, images_digest
+from paka.feature_store import FeatureCache, images_digest
 from paka.features import DenseFeatures, Transform
 from paka.frames import Frame
 from paka.memory_views import MemoryViews
 from paka.outcome_store import OutcomeStore
-from paka.progress import step
+from paka.progress import pass_over, step
 from paka.protocols import Entry, Outcome, Profile
 from paka.protocols.harm import ImageTokens
 from paka.scores import Score
@@ -125,18 +125,33 @@ class Benchmark:
 
     def steps(self, encoders: int) -> list[str]:
         """Return the kinds of steps that running that many encoders takes, for a progress bar."""
-        sets = {"train", "query"} | {entry.views for entry in self.protocols.values()} & {"memory", "warped"}
-        once = [f"encode {name}" for name in sorted(sets)] + len(self._seeds) * [*self.protocols]
+        read = {
+            name
+            for entry in self.protocols.values()
+            for name in self.sets(entry)[0 if entry.trains else 1 :]
+            if entry.views != "own"
+        }
+        once = [f"encode {name}" for name in sorted(read)] + len(self._seeds) * [*self.protocols]
         return encoders * once
+
+    def sets(self, entry: Entry) -> tuple[str, str]:
+        """Return which sets of images a protocol reads, to train on and to score; see `images`."""
+        augmented = self.profile.memory_passes > 1 or self.profile.memory_augment
+        memory = "memory" if entry.views == "memory" and augmented else "train"
+        scored = "warped" if entry.views == "warped" else "query"
+        return scored if self.train is None else memory, scored
 
     def _outcome(self, name: str, encoded: Encoded, seed: int) -> Outcome:
         """Run one protocol with one seed, unless its outcome is kept from an evaluation before."""
         facts = self._outcome_facts(name, encoded, seed)
         found = None if self.kept is None else self.kept.get(facts, self.profile)
-        if found is None:
+        if found is not None:
+            pass_over(name, f"{encoded.name} {name}".strip())
+        else:
             found = self._computed(self.protocols[name], name, encoded, seed, facts)
             if self.kept is not None:
                 self.kept.put(facts, found)
+                shutil.rmtree(self.kept.unfinished(facts), ignore_errors=True)
         return found
 
     def _outcome_facts(self, name: str, encoded: Encoded, seed: int) -> dict[str, Any]:
@@ -167,16 +182,11 @@ class Benchmark:
                 raise ValueError(message)
             sides = self.images("train"), self.images("query")
             with step(name, title):
-                return entry.run(
-                    encoded.encoder, *sides, self.profile, seed=seed, folder=self._unfinished(facts)
-                )
+                folder = None if self.kept is None else self.kept.unfinished(facts)
+                return entry.run(encoded.encoder, *sides, self.profile, seed=seed, folder=folder)
         train, query = encoded.pair(entry)
         with step(name, title):
             return entry.run(train, _scored_at(self.profile.scored_at, query), self.profile, seed=seed)
-
-    def _unfinished(self, facts: Mapping[str, Any]) -> Path | None:
-        """Return where a protocol that trains for long may keep what it goes on from."""
-        return None if self.kept is None else self.kept.folder / "unfinished" / digest_of(facts)[:32]
 
     @property
     def _seeds(self) -> range:

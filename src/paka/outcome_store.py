@@ -40,6 +40,10 @@ class OutcomeStore:
         """Return the file of the outcome that facts describe, whether it is there or not."""
         return self.folder / f"{digest_of({**facts, 'code': code_digest()})[:32]}.npz"
 
+    def unfinished(self, facts: Mapping[str, Any]) -> Path:
+        """Return the folder in which a protocol that trains for long may keep what it goes on from."""
+        return self.folder / "unfinished" / self.place(facts).stem
+
     def get(self, facts: Mapping[str, Any], profile: Profile) -> Outcome | None:
         """Return the outcome that facts describe, if it is there.
 
