@@ -73,5 +73,12 @@ def test_a_second_evaluation_computes_nothing(tmp_path) -> None:
     second = benchmark.run(tiny_encoder())["it"]
     assert calls == [0, 1]
     assert torch.equal(first.counts, second.counts)
-    benchmark.run(tiny_encoder(seed=1))
-    assert calls == [0, 1, 0, 1], "other weights are no other name for these"
+    for other in (
+        lambda: benchmark.run(tiny_encoder(seed=1)),
+        lambda: replace(benchmark, profile=replace(profile, k=2)).run(tiny_encoder()),
+        lambda: replace(benchmark, protocols={"other": Entry(counted, "masks")}).run(tiny_encoder()),
+        lambda: replace(benchmark, query_images=7).run(tiny_encoder()),
+    ):
+        calls.clear()
+        other()
+        assert calls == [0, 1], "other weights, settings, protocols or images have outcomes of their own"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from paka.collectives import is_first, wait_for_all
 from paka.encoder import Encoder
 from paka.feature_store import FeatureCache, Storage, images_digest, weights_digest
 from paka.features import DenseFeatures, Transform, extent, extract
@@ -67,7 +68,13 @@ class Encoded:
         )
 
     def _storage(self, cache: FeatureCache, source: Source, frame: Frame) -> Storage:
-        return cache.open(self.facts(source), extent(self.encoder, frame, len(source)))
+        """Return where features are kept; the first of several processes makes the place, and the others find it."""
+        if self.benchmark.workspace.shared and not is_first():
+            wait_for_all()
+        storage = cache.open(self.facts(source), extent(self.encoder, frame, len(source)))
+        if self.benchmark.workspace.shared and is_first():
+            wait_for_all()
+        return storage
 
     def facts(self, source: Source) -> Mapping[str, Any]:
         """Return what the features of a source's images depend on, as JSON."""
