@@ -36,6 +36,7 @@ class DenseFeatures:
         pairs: Pairs of images with points that both show.
         videos: The images of each video, in the order of time.
         workspace: Where protocols compute, and keep what is large.
+        names: What the tags are called, or the classes where there are no tags.
     """
 
     tokens: Tensor
@@ -50,6 +51,7 @@ class DenseFeatures:
     pairs: tuple[KeypointPair, ...] = ()
     videos: tuple[range, ...] = ()
     workspace: Workspace = field(default_factory=Workspace)
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -144,6 +146,7 @@ def _with_labels(
         tuple(pair for pair in source.pairs if max(pair[:2]) < n),
         tuple(range(video.start, min(video.stop, n)) for video in source.videos if video.start < n),
         workspace,
+        tuple(source.tag_names or source.classes),
     )
 
 

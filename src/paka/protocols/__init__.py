@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from paka.encoder import Encoder
 from paka.features import DenseFeatures
 from paka.protocols.profile import Profile
 from paka.statistics import Metric, confusion_matrices
@@ -87,6 +88,8 @@ class Entry:
         views: Which images it sees, one of `VIEWS`.
         trains: Whether it reads training images; without, `train` is None.
         attends: Whether it reads the attention of the class token, which not every encoder has.
+        ready: `ready(profile, encoder)` returns why the protocol cannot serve an encoder with these settings, or None if
+            it can; None for a protocol that serves all.
 
     Raises:
         ValueError: No data set has what it reads, or there are no such views.
@@ -97,6 +100,7 @@ class Entry:
     views: str = "plain"
     trains: bool = True
     attends: bool = False
+    ready: Callable[[Profile, Encoder], str | None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no data set has."""
