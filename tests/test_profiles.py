@@ -164,7 +164,7 @@ def test_protocols_that_encode_images_are_left_out_where_tokens_are_changed() ->
         "tuned": Entry(finetune, "masks", "own"),
         "deep": Entry(in_context_depth, "depth"),
     }
-    sides = NoiseImages(), NoiseImages(), tiny_encoder()
+    sides = NoiseImages(), NoiseImages(), tiny_encoder(), SMALL
     fitting, skipped = assembly._applicable(entries, *sides, changed=True)
     assert list(fitting) == ["probe"]
     assert "encodes images itself" in skipped["tuned"]

@@ -39,6 +39,7 @@ class DenseFeatures:
         videos: The images of each video, in the order of time.
         workspace: Where protocols compute, and keep what is large.
         pictured: Which of the images are shown in pictures; None for evenly spaced ones.
+        names: What the tags are called, or the classes where there are no tags.
     """
 
     tokens: Tensor
@@ -54,6 +55,7 @@ class DenseFeatures:
     videos: tuple[range, ...] = ()
     workspace: Workspace = field(default_factory=Workspace)
     pictured: tuple[int, ...] | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -183,6 +185,7 @@ def _with_labels(
         tuple(pair for pair in source.pairs if max(pair[:2]) < n),
         tuple(range(video.start, min(video.stop, n)) for video in source.videos if video.start < n),
         workspace,
+        names=tuple(source.tag_names or source.classes),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from paka.encoder import Encoder
 from paka.features import DenseFeatures, shown
 from paka.protocols.profile import Profile
 from paka.statistics import Metric, confusion_matrices
@@ -84,6 +85,8 @@ class Entry:
         trains: Whether it reads training images; without, `train` is None.
         attends: Whether it reads the attention of the class token, which not every encoder has.
         pools: Whether what it makes of a scored image depends on the others, so that several processes cannot share them.
+        ready: `ready(profile, encoder)` returns why the protocol cannot serve an encoder with these settings, or None if
+            it can; None for a protocol that serves all.
 
     Raises:
         ValueError: No data set has what it reads, or there are no such views.
@@ -95,6 +98,7 @@ class Entry:
     trains: bool = True
     attends: bool = False
     pools: bool = False
+    ready: Callable[[Profile, Encoder], str | None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no data set has."""
