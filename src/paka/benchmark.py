@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from paka.encoded import Encoded
+from paka.encoded import Encoded, sets_read
 from paka.encoder import Encoder
 from paka.feature_store import FeatureCache, digest_of, images_digest, pairs_digest
 from paka.features import DenseFeatures, Transform
@@ -126,7 +126,8 @@ class Benchmark:
 
     def steps(self, encoders: int) -> list[str]:
         """Return the kinds of steps that running that many encoders takes, for a progress bar."""
-        sets = {"train", "query"} | {entry.views for entry in self.protocols.values()} & {"memory", "warped"}
+        entries = [entry for entry in self.protocols.values() if entry.views != "own"]
+        sets = {name for entry in entries for name in sets_read(entry, self)[0 if entry.trains else 1 :]}
         once = [f"encode {name}" for name in sorted(sets)] + len(self._seeds) * [*self.protocols]
         return encoders * once
 

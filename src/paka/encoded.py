@@ -39,19 +39,12 @@ class Encoded:
 
     def pair(self, entry: Entry) -> tuple[DenseFeatures | None, DenseFeatures]:
         """Return the features that a protocol reads: those of the training images, if it does, and of the scored ones."""
-        names = self._names(entry)
+        names = sets_read(entry, self.benchmark)
         if self.transform is None:
             return (self.features(names[0]) if entry.trains else None), self.features(names[1])
         if self.changed is None or self.changed[0] != names:
             self.changed = names, self.transform(*map(self.features, names))
         return self.changed[1]
-
-    def _names(self, entry: Entry) -> tuple[str, str]:
-        """Return which sets a protocol reads; passes and augmentation of a plain memory are no set of its own."""
-        profile = self.benchmark.profile
-        memory = entry.views == "memory" and (profile.memory_passes > 1 or profile.memory_augment)
-        train = "query" if self.benchmark.train is None else "memory" if memory else "train"
-        return train, "warped" if entry.views == "warped" else "query"
 
     def features(self, name: str) -> DenseFeatures:
         """Return the plain features of a set of images; see `Benchmark.images`."""
@@ -87,3 +80,14 @@ class Encoded:
             "grid": list(profile.grid),
             "aspect": profile.aspect,
         }
+
+
+def sets_read(entry: Entry, benchmark: Benchmark) -> tuple[str, str]:
+    """Return which sets of images a protocol reads, those of training and those that are scored; see `Benchmark.images`.
+
+    Passes and augmentation of a plain memory are no set of its own.
+    """
+    profile = benchmark.profile
+    memory = entry.views == "memory" and (profile.memory_passes > 1 or profile.memory_augment)
+    train = "query" if benchmark.train is None else "memory" if memory else "train"
+    return train, "warped" if entry.views == "warped" else "query"

@@ -15,21 +15,23 @@ TURN = 30.0  # assumed, as all ranges here
 """Degrees that a copy is turned by at most, either way."""
 SCALE = 4 / 3
 """Factor that it is enlarged or shrunk by at most."""
-SHIFT = 0.1
-"""Share of its width and height that it is moved by at most, either way."""
+SHIFT = (0.15, 0.3)
+"""Share of the longer side that it is moved by along it, either way, at least and at most; across, up to half of the latter."""
 TILT = 0.15
 """How much nearer or farther one end of the longer side is than the middle at most: perspective."""
 GREY = 128
 """Value of what lies outside the image; a reflection would show points a second time."""
 GRID = 9
-"""Points along each side; odd, so that the middle is one of them, which no warp moves out of the copy."""
+"""Points along each side; odd, so that the middle is one of them: it moves by the shift alone, and stays in the copy."""
+LEAST_MOVE = SHIFT[0]
+"""Share of the longer side up to which points that move less are left out: tokens of nothing but position would find them."""
 
 
 class WarpPairs(Source):
     """Each image twice: image 2 i is image i of the source, image 2 i + 1 a copy that is turned, scaled, moved and tilted.
 
-    The points of a pair are the cells of a regular grid over the image, as far as the copy shows them; distances are measured
-    by the longer side of the image. A warp is a function of seed and index. Masks and depth are left out.
+    The points of a pair are those of a regular grid over the image that the copy shows, and shows elsewhere; distances are
+    measured by the longer side of the image. A warp is a function of seed and index. Masks and depth are left out.
 
     Args:
         source: Images, labelled or not.
@@ -39,7 +41,7 @@ class WarpPairs(Source):
     def __init__(self, source: Source, *, seed: int) -> None:
         self.source, self.seed = source, seed
         self.name, self.split = source.name, source.split
-        self.variant = (*source.variant, "warped", seed, TURN, SCALE, SHIFT, TILT, GREY)
+        self.variant = (*source.variant, "warped", seed, TURN, SCALE, *SHIFT, TILT, GREY)
         self._sizes: dict[int, tuple[int, int]] = {}
 
     def __len__(self) -> int:
@@ -75,9 +77,11 @@ class WarpPairs(Source):
         steps = (np.arange(GRID) + 0.5) / GRID
         points = np.stack(np.meshgrid(width * steps, height * steps), axis=-1).reshape(-1, 2)
         targets = moved(points, self.warp(index))
-        inside = ((targets >= 0) & (targets <= (width, height))).all(axis=1)
-        shown = (side[inside].astype(np.float32) for side in (points, targets))
-        return KeypointPair(2 * index, 2 * index + 1, *shown, float(max(height, width)))
+        extent = float(max(height, width))
+        used = ((targets >= 0) & (targets <= (width, height))).all(axis=1)
+        used &= np.linalg.norm(targets - points, axis=1) >= LEAST_MOVE * extent
+        shown, where = (side[used].astype(np.float32) for side in (points, targets))
+        return KeypointPair(2 * index, 2 * index + 1, shown, where, extent)
 
 
 def draw_warp(height: int, width: int, generator: np.random.Generator) -> NDArray[np.float64]:
@@ -90,15 +94,15 @@ def draw_warp(height: int, width: int, generator: np.random.Generator) -> NDArra
     """
     turn = math.radians(generator.uniform(-TURN, TURN))
     scale = SCALE ** generator.uniform(-1, 1)
-    shift = generator.uniform(-SHIFT, SHIFT, 2) * (width, height)
+    along = generator.uniform(*SHIFT) * generator.choice((-1, 1))
+    across = generator.uniform(-SHIFT[1], SHIFT[1]) / 2
+    shift = (along * width, across * height) if width >= height else (across * width, along * height)
     tilt = generator.uniform(-TILT, TILT, 2)
     reach = max(height, width) / 2
     cos, sin = scale * math.cos(turn), scale * math.sin(turn)
     centred = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
     perspective = np.array([[1, 0, 0], [0, 1, 0], [*(tilt / reach), 1]])
-    similarity = np.array(
-        [[cos, -sin, width / 2 + shift[0]], [sin, cos, height / 2 + shift[1]], [0, 0, 1]]
-    )
+    similarity = np.array([[cos, -sin, width / 2 + shift[0]], [sin, cos, height / 2 + shift[1]], [0, 0, 1]])
     return np.asarray(similarity @ perspective @ centred)
 
 

@@ -19,11 +19,11 @@ def write(root: Path, *, images: int = 20, seed: int = 0) -> None:
         names = {index: f"{split}/{index:04d}.png" for index in figures}
         for index, one in figures.items():
             save(root / "images" / names[index], one.image)
-        entries = []
+        entries: list[dict[str, object]] = []
         for first, second in pairs(kind_of):
             source, target = figures[first], figures[second]
             shared = [part for part in source.points if part in target.points]
-            entry = {
+            entry: dict[str, object] = {
                 "source": names[first],
                 "target": names[second],
                 "source_points": [source.points[part] for part in shared],

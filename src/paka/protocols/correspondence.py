@@ -74,7 +74,9 @@ class PointMatching:
                 message = f"expected {name} to be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 raise ValueError(message)
         if self.window < 0 or not self.temperature > 0:
-            message = f"expected a window of at least 0 tokens and a temperature above 0, got {self}: raise them"
+            message = (
+                f"expected a window of at least 0 tokens and a temperature above 0, got {self}: raise them"
+            )
             raise ValueError(message)
 
     @property

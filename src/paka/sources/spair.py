@@ -46,7 +46,9 @@ class SPair(NamedImages):
         self._folder = locate(tree, f"PairAnnotation/{split}")
         self._files = [os.fsdecode(file) for file in list_files(self._folder, (".json",))]
         if not self._files:
-            message = f"{self._folder} has no pairs: expected JSON files of the owners; unpack SPair-71k again"
+            message = (
+                f"{self._folder} has no pairs: expected JSON files of the owners; unpack SPair-71k again"
+            )
             raise FileNotFoundError(message)
         if len(self._files) != SPLITS[split]:
             logger.warning(
@@ -74,8 +76,10 @@ class SPair(NamedImages):
             first, second = _images(file)
             where = str(self._folder / file)
             content = read_json(self._folder / file)
-            found = (field(content, key, where) for key in ("src_kps", "trg_kps", "trg_bndbox"))
-            yield Annotation(where, first, second, *found, category=first.partition("/")[0])
+            points, targets, box = (
+                field(content, key, where) for key in ("src_kps", "trg_kps", "trg_bndbox")
+            )
+            yield Annotation(where, first, second, points, targets, box, first.partition("/")[0])
 
 
 def _images(file: str) -> tuple[str, str]:
