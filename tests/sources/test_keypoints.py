@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.doubles import tiny_encoder
+from tests.protocols.synthetic import PROFILE
 
+from paka.benchmark import Benchmark
 from paka.feature_store import pairs_digest
 from paka.findings import summary
 from paka.inspection import inspect
 from paka.miniatures import keypoints, spair
+from paka.outcome_store import OutcomeStore
+from paka.protocols import Entry
+from paka.protocols.correspondence import correspondence
 from paka.sources.keypoints import KeypointFolder
 from paka.sources.spair import SPair
 from paka.sources.subset import Subset, is_labelled, labelled_splits
@@ -228,6 +235,19 @@ def test_images_too_large_to_be_read_as_they_are(tmp_path: Path) -> None:
     Image.new("L", (8200, 2)).save(tmp_path / "images/a.png")
     with pytest.raises(ValueError, match=r"a\.png, an image of up to 8192 pixels, got 8200x2: shrink both"):
         _ = source.pairs
+
+
+def test_an_outcome_is_not_taken_for_that_of_other_points(tmp_path: Path) -> None:
+    written(tmp_path, [GOOD])
+    entries = {"it": Entry(correspondence, "keypoints", trains=False)}
+    kept, files = OutcomeStore(tmp_path / "outcomes"), []
+    for change in ({}, {"target_points": [[5, 9], [0, 0], [5, 10]]}, {}):
+        (tmp_path / "pairs/test.json").write_text(json.dumps([{**GOOD, **change}]))
+        source = KeypointFolder("test", root=tmp_path)
+        benchmark = Benchmark(None, source, replace(PROFILE, grid=[2, 2]), entries, seed=0, kept=kept)
+        assert benchmark.run(tiny_encoder())["it"].counts.shape == (1, 1, 1, 4)
+        files.append(len([*kept.folder.iterdir()]))
+    assert files == [1, 2, 2]
 
 
 def test_the_doctor_counts_pairs_and_names_bad_ones(tmp_path: Path) -> None:
