@@ -16,7 +16,8 @@ TURN = 30.0  # assumed, as all ranges here
 SCALE = 4 / 3
 """Factor that it is enlarged or shrunk by at most."""
 SHIFT = (0.15, 0.3)
-"""Share of the longer side that it is moved by along it, either way, at least and at most; across, up to half of the latter."""
+"""Shares of the longer side that it is moved by along it, at least and at most, either way; across it, up to half the most, of
+the shorter side."""
 TILT = 0.15
 """How much nearer or farther one end of the longer side is than the middle at most: perspective."""
 GREY = 128

@@ -104,7 +104,7 @@ def correspondence(
     """
     del train, seed
     if not query.pairs:
-        message = f"expected a pair among the {len(query)} scored images, got none: raise profile.test_images"
+        message = f"expected a pair among the {len(query)} scored images, got none: raise profile.test_images, or val_images"
         raise ValueError(message)
     settings = profile.of(PointMatching)
     hits = torch.zeros(len(query.pairs), 1 + len(ALPHAS), dtype=torch.float64)
