@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from paka.collectives import gathered, is_first, own_share, wait_for_all
 from paka.encoded import Encoded
 from paka.encoder import Encoder
-from paka.feature_store import FeatureCache, images_digest
+from paka.feature_store import FeatureCache, images_digest, pairs_digest
 from paka.features import DenseFeatures, Transform
 from paka.frames import Frame
 from paka.memory_views import MemoryViews
@@ -28,6 +28,7 @@ from paka.scores import Score
 from paka.sources import Source
 from paka.sources.subset import Subset
 from paka.statistics import Metric, bootstrap, paired_bootstrap
+from paka.warps import WarpPairs
 from paka.workspace import Workspace
 
 
@@ -183,7 +184,7 @@ class Benchmark:
         sides = [
             self.images(name) for name in ("train", "query") if name != "train" or self.train is not None
         ]
-        return [images_digest(side, len(side)) for side in sides]
+        return [*(images_digest(side, len(side)) for side in sides), pairs_digest(sides[-1])]
 
     def _computed(
         self, entry: Entry, name: str, encoded: Encoded, seed: int, facts: Mapping[str, Any]
@@ -230,9 +231,18 @@ class Benchmark:
         return range(self.seed, self.seed + self.profile.seeds)
 
     def images(self, name: str) -> Source:
-        """Return a set of images: `train`, `query`, or `memory`, the training images as they enter the memory."""
-        if name == "query":
-            return _first(self.query, self.query_images)
+        """Return a set of images.
+
+        Args:
+            name: `train`; `query`, those that are scored; `warped`, these with a warped copy of each; or `memory`, the
+                training images as they enter the memory.
+
+        Raises:
+            ValueError: There are no training images.
+        """
+        if name in ("query", "warped"):
+            scored = _first(self.query, self.query_images)
+            return scored if name == "query" else WarpPairs(scored, seed=self.seed)
         if self.train is None:
             raise ValueError(
                 f"expected labelled training images of {self.query.name}, which has none: choose another benchmark"

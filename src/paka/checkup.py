@@ -63,8 +63,9 @@ def check_up(cfg: DictConfig) -> None:
         paths["contact_sheet.png"] = sheet
     _close(name, found, paths, time.monotonic() - started, console)
     program = "train" if cfg.benchmark is None else "evaluate"
-    depth = ["eval=depth"] if any(split["depth"] for split in found["splits"]) else []
-    _next(_command(program, "data" if cfg.benchmark is None else "benchmark", *depth), console)
+    fitting = {"depth": "eval=depth", "pairs": "eval=correspondence"}
+    probes = [probe for kind, probe in fitting.items() if any(split[kind] for split in found["splits"])]
+    _next(_command(program, "data" if cfg.benchmark is None else "benchmark", *probes[:1]), console)
 
 
 def write_miniatures(cfg: DictConfig) -> None:
@@ -94,13 +95,15 @@ def write_miniatures(cfg: DictConfig) -> None:
 
 
 def print_findings(found: Mapping[str, Any], console: Console) -> None:
-    """Print what `summary` returned: splits, classes, depth, warnings and problems, each if there is any."""
+    """Print what `summary` returned: splits, classes, depth, pairs, warnings and problems, each if there is any."""
     _print_splits(found["splits"], console)
     for labelled in _by_classes(found["splits"]):
         _print_classes(labelled, console)
     deep = [split for split in found["splits"] if split["depth"]]
     if deep:
         _print_depth(deep, console)
+    if any(split["pairs"] for split in found["splits"]):
+        _print_pairs(found["splits"], console)
     if found["warnings"]:
         _heading("Warnings", console)
         for warning in found["warnings"]:
@@ -260,6 +263,17 @@ def _print_depth(splits: list[dict[str, Any]], console: Console) -> None:
         for split in splits
     ]
     report.print_columns(header, rows, [True, *[False] * 4], console)
+
+
+def _print_pairs(splits: list[dict[str, Any]], console: Console) -> None:
+    _heading("Pairs of images with keypoints", console)
+    header = ["split", "pairs", "points", "categories"]
+    rows = [
+        [split["split"], *(f"{split['pairs'][name]:,}" for name in header[1:])]
+        for split in splits
+        if split["pairs"]
+    ]
+    report.print_columns(header, rows, [True, *[False] * 3], console)
 
 
 def _print_problems(problems: list[dict[str, str]], console: Console) -> None:

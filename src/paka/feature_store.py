@@ -214,3 +214,12 @@ def images_digest(source: Source, count: int) -> str:
             status = path.stat()
             digest.update(f":{status.st_size}:{status.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def pairs_digest(source: Source) -> str:
+    """Return the SHA-256 of the points that pairs of images share: these are no part of the images."""
+    digest = hashlib.sha256()
+    for pair in source.pairs:
+        digest.update(repr((pair.first, pair.second, pair.extent, pair.category, len(pair.points))).encode())
+        digest.update(pair.points.tobytes() + pair.targets.tobytes())
+    return digest.hexdigest()

@@ -164,6 +164,7 @@ def _summary(split: SplitFindings) -> dict[str, Any]:
         "endings": {ending: count for ending, count in endings if ending},
         **_class_summary(split),
         "depth": _depth_summary(split),
+        "pairs": _pair_summary(split),
     }
 
 
@@ -194,6 +195,15 @@ def _depth_summary(split: SplitFindings) -> dict[str, float]:
         "farthest": float(far.max()),
         "unknown": float(100 * unknown.mean()),
     }
+
+
+def _pair_summary(split: SplitFindings) -> dict[str, int]:
+    """Return how many pairs of images there are, with points that both show."""
+    pairs = () if split.source is None or split.problems else split.source.pairs
+    if not pairs:
+        return {}
+    categories = len({pair.category for pair in pairs if pair.category})
+    return {"pairs": len(pairs), "points": sum(len(pair.points) for pair in pairs), "categories": categories}
 
 
 def _absent(split: SplitFindings) -> list[str]:

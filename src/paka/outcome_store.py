@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 from paka.feature_store import digest_of
 from paka.protocols import Outcome, Profile
 from paka.protocols.classification import MAP, TOP1
+from paka.protocols.correspondence import PCK
 from paka.protocols.depth_errors import PER_IMAGE, POOLED
 from paka.statistics import Metric
 
-METRICS = {metric.name: metric for metric in (*POOLED, *PER_IMAGE, TOP1, MAP)}
+METRICS = {metric.name: metric for metric in (*POOLED, *PER_IMAGE, TOP1, MAP, *chain(*PCK.values()))}
 """Metrics by name, but for mIoU, which a profile defines."""
 
 PACKAGE = Path(__file__).parent
