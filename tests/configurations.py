@@ -10,6 +10,7 @@ from paka.config import CONF_DIR
 GROUPS = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 RENDERED = {"scenes", "portraits"}
+VIDEOS = ("davis", "frames")
 PHOTOGRAPHS = {"camvid": "camvid", "paper": "coco"}
 """Which data each preset asks for."""
 TOGETHER = [{"image_level", "image_tags"}, {"masked", "masked_features"}]
@@ -31,6 +32,9 @@ def choosing(group: str, option: str, root: str = "x") -> list[str]:
     if option in ("nyu", "depth", "in_context_depth", "linear_depth"):
         chosen = group if option == "nyu" else "benchmark"
         return [f"{chosen}=nyu", f"{chosen}.root={root}/nyu", "eval=depth"]
+    if option == "label_propagation" or (option in VIDEOS and group in ("data", "benchmark")):
+        chosen, name = (group, option) if option in VIDEOS else ("benchmark", "davis")
+        return [f"{chosen}={name}", f"{chosen}.root={root}/{name}", "eval=label_propagation"]
     if (group, option) == ("data", "mix"):
         return ["data=mix", *(f"data.parts.{part}.root={root}/{part}" for part in ("coco", "imagenet"))]
     if group == "experiment" and option in PHOTOGRAPHS:

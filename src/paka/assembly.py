@@ -226,7 +226,8 @@ def _check_some(protocols: dict[str, Entry], skipped: dict[str, str], images: So
         ValueError: There is none.
     """
     if not protocols:
-        fitting = "dense" if images.classes else "depth" if images.has_depth else "all"
+        known = {"dense": images.classes, "depth": images.has_depth, "label_propagation": images.videos}
+        fitting = next((name for name, there in known.items() if there), "all")
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         message = f"eval: expected protocols that fit, got none ({reasons}): set eval={fitting}"
         raise ValueError(message)
