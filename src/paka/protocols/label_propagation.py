@@ -92,7 +92,9 @@ class Labelled(NamedTuple):
     maps: Tensor
 
 
-def label_propagation(train: None, query: DenseFeatures, profile: Profile, *, seed: int) -> Outcome:
+def label_propagation(
+    train: DenseFeatures | None, query: DenseFeatures, profile: Profile, *, seed: int
+) -> Outcome:
     """Follow the objects of each video's first frame through the video, and score them by J and F.
 
     Args:
@@ -157,7 +159,7 @@ def propagated(query: DenseFeatures, video: range, settings: LabelPropagation) -
 def first_maps(mask: Tensor, numbers: list[int], grid: tuple[int, int]) -> Tensor:
     """Return what each token of the first frame shows, one-hot (h, w, C) float32: what the pixel at its middle does.
 
-    Tokens of void are 0 throughout.
+    Tokens of void are 0 throughout. As published, an object that lies at the middle of no token is lost.
 
     Args:
         mask: Numbers of objects, (H, W) uint8.
