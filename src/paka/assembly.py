@@ -209,7 +209,8 @@ def _applicable(
     skipped = {}
     for name, entry in entries.items():
         if not has[entry.reads]:
-            skipped[name] = f"{query.name} has no {entry.reads}"
+            what = "masks of classes" if entry.reads == "masks" else entry.reads
+            skipped[name] = f"{query.name} has no {what}"
         elif entry.trains and train is None:
             skipped[name] = f"{query.name} has no labelled training images"
         elif entry.attends and not encoder.has_class_token:
