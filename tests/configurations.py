@@ -16,6 +16,8 @@ LABELLED = {
     **dict.fromkeys(("nyu", "depth", "in_context_depth", "linear_depth"), ("nyu", "depth")),
     **dict.fromkeys(("spair", "correspondence"), ("spair", "correspondence")),
     "keypoints": ("keypoints", "correspondence"),
+    **dict.fromkeys(("davis", "label_propagation"), ("davis", "label_propagation")),
+    "frames": ("frames", "label_propagation"),
 }
 """Which data set, and which protocols of it, options need that have to do with other labels than masks."""
 TOGETHER = [{"image_level", "image_tags"}, {"masked", "masked_features"}]
@@ -34,7 +36,7 @@ def choosing(group: str, option: str, root: str = "x") -> list[str]:
             return [f"augmentation={augmentation}", f"objective={objective}"]
     if (group, option) == ("backbone", "timm"):
         return ["backbone=timm", "backbone.name=deit3_small_patch16_224.fb_in1k"]
-    if option in LABELLED:
+    if option in LABELLED and group != "profile":
         name, protocols = LABELLED[option]
         chosen = group if option == name else "benchmark"
         return [f"{chosen}={name}", f"{chosen}.root={root}/{name}", f"eval={protocols}"]

@@ -16,7 +16,10 @@ DATA = [
     for group, option in OPTIONS
     if group == "data" and "miniature" in composed(*choosing("data", option)).data
 ]
-PROBES = {"nyu": "depth", "spair": "correspondence", "keypoints": "correspondence"}
+PROBES = {
+    **{"nyu": "depth", "spair": "correspondence", "keypoints": "correspondence"},
+    **dict.fromkeys(("davis", "frames"), "label_propagation"),
+}
 """What data sets without classes are scored by."""
 SMALL = ["backbone.batch_size=8", "trainer.max_steps=5", "trainer.workers=0", "head.hidden=32", "head.out=16"]
 PROFILE = ["profile.grid=[8,8]", "profile.linear_epochs=1", "profile.bootstrap=20"]

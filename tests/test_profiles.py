@@ -112,7 +112,7 @@ def test_matching_undoes_a_swap_of_classes() -> None:
     assert torch.equal(matched(several)[0], matched(counts))
 
 
-@pytest.mark.parametrize("name", ["clean", "hummingbird", "neco", "compact", "camvid", "street"])
+@pytest.mark.parametrize("name", ["clean", "hummingbird", "neco", "davis", "compact", "camvid", "street"])
 def test_every_published_profile_is_whole(name) -> None:
     cfg = composed(f"profile={name}", name="evaluate")
     assert cfg.profile.name == name

@@ -217,7 +217,8 @@ def _applicable(
     skipped = {}
     for name, entry in entries.items():
         if not has[entry.reads]:
-            skipped[name] = f"{query.name} has no {entry.reads}"
+            what = "masks of classes" if entry.reads == "masks" else entry.reads
+            skipped[name] = f"{query.name} has no {what}"
         elif entry.trains and train is None:
             skipped[name] = f"{query.name} has no labelled training images"
         elif entry.attends and not encoder.has_class_token:
@@ -236,7 +237,12 @@ def _check_some(protocols: dict[str, Entry], skipped: dict[str, str], images: So
         ValueError: There is none.
     """
     if not protocols:
-        known = {"dense": images.classes, "depth": images.has_depth, "correspondence": images.pairs}
+        known = {
+            "dense": images.classes,
+            "depth": images.has_depth,
+            "correspondence": images.pairs,
+            "label_propagation": images.videos,
+        }
         fitting = next((name for name, there in known.items() if there), "all")
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         message = f"eval: expected protocols that fit, got none ({reasons}): set eval={fitting}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from paka.collectives import own_share, wait_for_all
@@ -37,6 +38,8 @@ class DenseFeatures:
         sizes: Height and width of the images themselves in pixels, (n, 2) int32.
         pairs: Pairs of images with points that both show.
         videos: The images of each video, in the order of time.
+        own_mask: Reads the mask of an image at the image's own size, (H, W) uint8; None where only `labels` are known,
+            and where there are no videos.
         workspace: Where protocols compute, and keep what is large.
         pictured: Which of the images are shown in pictures; None for evenly spaced ones.
         names: What the tags are called, or the classes where there are no tags.
@@ -53,6 +56,7 @@ class DenseFeatures:
     sizes: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int32))
     pairs: tuple[KeypointPair, ...] = ()
     videos: tuple[range, ...] = ()
+    own_mask: Callable[[int], NDArray[np.uint8]] | None = None
     workspace: Workspace = field(default_factory=Workspace)
     pictured: tuple[int, ...] | None = None
     names: tuple[str, ...] = ()
@@ -184,6 +188,7 @@ def _with_labels(
         arrays["sizes"],
         tuple(pair for pair in source.pairs if max(pair[:2]) < n),
         tuple(range(video.start, min(video.stop, n)) for video in source.videos if video.start < n),
+        (lambda place: source.mask(indices[place])) if source.videos else None,
         workspace,
         names=tuple(source.tag_names or source.classes),
     )

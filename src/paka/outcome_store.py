@@ -21,9 +21,12 @@ from paka.protocols import Outcome, Profile
 from paka.protocols.classification import MAP, TOP1
 from paka.protocols.correspondence import PCK
 from paka.protocols.depth_errors import PER_IMAGE, POOLED
+from paka.protocols.region_boundary import OBJECTS
 from paka.statistics import Metric
 
-METRICS = {metric.name: metric for metric in (*POOLED, *PER_IMAGE, TOP1, MAP, *chain(*PCK.values()))}
+METRICS = {
+    metric.name: metric for metric in (*POOLED, *PER_IMAGE, *OBJECTS, TOP1, MAP, *chain(*PCK.values()))
+}
 """Metrics by name, but for mIoU, which a profile defines."""
 
 PACKAGE = Path(__file__).parent

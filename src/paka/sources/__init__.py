@@ -74,7 +74,7 @@ class Source(Protocol):
         """The images of each video, in the order of time; empty without.
 
         Their masks hold the numbers of objects, from 1 on and the same through a video, 0 for what is around them
-        and 255 for void.
+        and 255 for void. A mask that is void everywhere says nothing of its image, which is not scored.
         """
         return ()
 
