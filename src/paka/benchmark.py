@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from paka.collectives import gathered, is_first, own_share, wait_for_all
+from paka.collectives import is_first, wait_for_all
 from paka.encoded import Encoded
 from paka.encoder import Encoder
-from paka.feature_store import FeatureCache, images_digest, pairs_digest
+from paka.feature_store import FeatureCache, images_digest, labels_digest
 from paka.features import DenseFeatures, Transform
 from paka.frames import Frame
 from paka.memory_views import MemoryViews
-from paka.outcome_store import OutcomeStore, packed, unpacked
+from paka.outcome_store import OutcomeStore
 from paka.progress import pass_over, step
 from paka.protocols import Entry, Outcome, Profile
 from paka.protocols.harm import ImageTokens
 from paka.scores import Score
+from paka.sharing import by_all, by_first
 from paka.sources import Source
 from paka.sources.subset import Subset
 from paka.statistics import Metric, bootstrap, paired_bootstrap
@@ -184,47 +185,41 @@ class Benchmark:
         sides = [
             self.images(name) for name in ("train", "query") if name != "train" or self.train is not None
         ]
-        return [*(images_digest(side, len(side)) for side in sides), pairs_digest(sides[-1])]
+        return [digest for side in sides for digest in (images_digest(side, len(side)), labels_digest(side))]
 
     def _computed(
         self, entry: Entry, name: str, encoded: Encoded, seed: int, facts: Mapping[str, Any]
     ) -> Outcome:
-        title = f"{encoded.name} {name}".strip()
+        title, shared = f"{encoded.name} {name}".strip(), self.workspace.shared
         if entry.views == "own":
-            if encoded.transform is not None:
-                message = f"expected features=none with protocols that encode images themselves, got {name}: leave it out of eval"
-                raise ValueError(message)
-            sides = self.images("train"), self.images("query")
+            run = self._of_sources(entry, name, encoded, seed, facts)
             with step(name, title):
-                folder = None if self.kept is None else self.kept.unfinished(facts)
-                return self._by_first(
-                    lambda: entry.run(encoded.encoder, *sides, self.profile, seed=seed, folder=folder)
-                )
+                return by_first(run, self.profile) if shared else run()
         train, scored = encoded.pair(entry)
         query = _scored_at(self.profile.scored_at, scored)
+
+        def of(part: DenseFeatures) -> Outcome:
+            return entry.run(train, part, self.profile, seed=seed)
+
         with step(name, title):
-            if entry.pools or not self.workspace.shared:
-                return self._by_first(lambda: entry.run(train, query, self.profile, seed=seed))
-            return self._by_all(query, lambda part: entry.run(train, part, self.profile, seed=seed))
+            if shared and not entry.pools:
+                return by_all(of, query, self.profile)
+            return by_first(lambda: of(query), self.profile) if shared else of(query)
 
-    def _by_first(self, run: Callable[[], Outcome]) -> Outcome:
-        """Return what the first process makes, on all that share the work."""
-        if not self.workspace.shared:
-            return run()
-        arrays = gathered(packed(run()) if is_first() else None)[0]
-        return unpacked(arrays, self.profile)
+    def _of_sources(
+        self, entry: Entry, name: str, encoded: Encoded, seed: int, facts: Mapping[str, Any]
+    ) -> Callable[[], Outcome]:
+        """Return what runs a protocol that encodes images itself.
 
-    def _by_all(self, query: DenseFeatures, run: Callable[[DenseFeatures], Outcome]) -> Outcome:
-        """Return what all processes make of the scored images, each of its share, in the order of the images."""
-        share = own_share(len(query))
-        own = packed(run(query.part(share))) if share else None
-        shares = gathered((share.start, own))
-        parts = [(start, unpacked(arrays, self.profile)) for start, arrays in shares if arrays is not None]
-        return replace(
-            parts[0][1],
-            counts=torch.cat([part.counts for _, part in parts]),
-            pictures={start + n: picture for start, part in parts for n, picture in part.pictures.items()},
-        )
+        Raises:
+            ValueError: Its tokens were to be changed.
+        """
+        if encoded.transform is not None:
+            message = f"expected features=none with protocols that encode images themselves, got {name}: leave it out of eval"
+            raise ValueError(message)
+        folder = None if self.kept is None else self.kept.unfinished(facts)
+        sides = self.images("train"), self.images("query")
+        return lambda: entry.run(encoded.encoder, *sides, self.profile, seed=seed, folder=folder)
 
     @property
     def _seeds(self) -> range:

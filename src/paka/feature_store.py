@@ -207,19 +207,28 @@ def images_digest(source: Source, count: int) -> str:
     """Return the SHA-256 of which images these are: their names, and size and date of those that are files."""
     digest = hashlib.sha256(repr((source.name, source.split, source.classes, count)).encode())
     for index in range(count):
-        name = source.item(index)
-        digest.update(f"\0{name}".encode())
-        path = Path(name)
-        if path.is_file():
-            status = path.stat()
-            digest.update(f":{status.st_size}:{status.st_mtime_ns}".encode())
+        digest.update(_stamp(source.item(index)))
     return digest.hexdigest()
 
 
-def pairs_digest(source: Source) -> str:
-    """Return the SHA-256 of the points that pairs of images share: these are no part of the images."""
+def labels_digest(source: Source) -> str:
+    """Return the SHA-256 of what is known of images: size and date of the files of labels, and the points of pairs.
+
+    Where labels have no files, the source's own code makes them.
+    """
     digest = hashlib.sha256()
+    for index in range(len(source)):
+        digest.update(_stamp(source.label_item(index)))
     for pair in source.pairs:
         digest.update(repr((pair.first, pair.second, pair.extent, pair.category, len(pair.points))).encode())
         digest.update(pair.points.tobytes() + pair.targets.tobytes())
     return digest.hexdigest()
+
+
+def _stamp(name: str) -> bytes:
+    """Return a name, and if it is that of a file, its size and date."""
+    path = Path(name)
+    if not name or not path.is_file():
+        return f"\0{name}".encode(errors="surrogateescape")
+    status = path.stat()
+    return f"\0{name}:{status.st_size}:{status.st_mtime_ns}".encode(errors="surrogateescape")

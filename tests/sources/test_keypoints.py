@@ -18,7 +18,7 @@ from tests.doubles import tiny_encoder
 from tests.protocols.synthetic import PROFILE
 
 from paka.benchmark import Benchmark
-from paka.feature_store import pairs_digest
+from paka.feature_store import labels_digest
 from paka.findings import summary
 from paka.inspection import inspect
 from paka.miniatures import keypoints, spair
@@ -64,7 +64,7 @@ def test_points_show_the_same_in_both_images(
             ]
             assert np.abs(colours[0] - colours[1]).max() < 60, "JPEG changes colours a little"
         copy = pickle.loads(pickle.dumps(source))
-        assert pairs_digest(copy) == pairs_digest(source)
+        assert labels_digest(copy) == labels_digest(source)
 
 
 def test_the_first_so_many_images_of_spair_are_of_all_categories(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_spair_is_found_below_its_root_and_says_what_is_missing(
     with caplog.at_level(logging.WARNING):
         inner = SPair("test", root=tmp_path / "SPair-71k")
     assert "spair test holds 4 pairs, but 12234 were published" in caplog.text
-    assert pairs_digest(inner) == pairs_digest(SPair("test", root=tmp_path))
+    assert labels_digest(inner) == labels_digest(SPair("test", root=tmp_path))
     train, query = labelled_splits(
         partial(SPair, root=tmp_path), {"train": None, "val": "val", "test": "test"}, "val", seed=0
     )
@@ -166,9 +166,9 @@ def test_a_folder_of_pairs(tmp_path: Path) -> None:
     assert plain.targets.tolist() == [[5.5, 9.5], [0.5, 0.5], [6.5, 10.5]]
     assert (plain.extent, plain.category) == (10.0, ""), "the longer side of the image, which has no box"
     assert (other.first, other.second, other.extent, other.category) == (1, 1, 7.5, "thing")
-    digest = pairs_digest(source)
+    digest = labels_digest(source)
     moved = {**GOOD, "target_points": [[5, 9], [0, 1], [6, 10]]}
-    assert pairs_digest(written(tmp_path, [moved, boxed])) != digest
+    assert labels_digest(written(tmp_path, [moved, boxed])) != digest
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,11 @@ class Source(Protocol):
         """Return what image `index` is called in messages and lists: its file, or its place in the source."""
         ...
 
+    def label_item(self, index: int) -> str:
+        """Return the file that holds the mask or depth of image `index`; empty without one."""
+        del index
+        return ""
+
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return image `index` as RGB, (H, W, 3) uint8; it may be read-only.
 

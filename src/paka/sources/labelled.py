@@ -131,6 +131,10 @@ class PairedImages(NamedImages):
         """Return the path of the labels of image `index`."""
         return self.root / os.fsdecode(self.labels[index])
 
+    def label_item(self, index: int) -> str:
+        """Return the path of the labels of image `index`."""
+        return os.fsdecode(self.label_path(index))
+
 
 class LabelledImages(PairedImages):
     """Images with one mask each, whose stored ids a legend turns into class ids."""

@@ -66,6 +66,10 @@ class Subset(Source):
         """Return what the whole calls the image."""
         return self.source.item(int(self.indices[index]))
 
+    def label_item(self, index: int) -> str:
+        """Return the file that holds the labels of the image."""
+        return self.source.label_item(int(self.indices[index]))
+
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return image `index` as RGB, (H, W, 3) uint8."""
         return self.source.image(int(self.indices[index]))

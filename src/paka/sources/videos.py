@@ -92,6 +92,10 @@ class Videos(NamedImages):
         """Colours of the numbers of objects, (255, 3) uint8 RGB, as DAVIS paints them."""
         return voc_palette(VOID)
 
+    def label_item(self, index: int) -> str:
+        """Return the path of the mask of image `index`; empty without one."""
+        return os.fsdecode(self.root / os.fsdecode(self.masks[index])) if self.masks[index] else ""
+
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Return the numbers of objects in image `index`, (H, W) uint8 with 255 for void; all void without a mask.
 
@@ -104,7 +108,7 @@ class Videos(NamedImages):
         _check_frame(path, size, self.path(first))
         if not self.masks[index]:
             return np.full(size, VOID, dtype=np.uint8)
-        file = self.root / os.fsdecode(self.masks[index])
+        file = Path(self.label_item(index))
         mask = read_mask(file)
         check_size(mask, file, path)
         if index == first and not ((mask > 0) & (mask < VOID)).any():
