@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from paka.benchmark import Benchmark
 from paka.config import build
 from paka.cores import loader_workers
 from paka.datamodule import PostTrainingData
-from paka.encoder import Encoder
+from paka.encoder import Encoder, timm_options
 from paka.feature_store import FeatureCache
 from paka.head import Branch
 from paka.module import PostTraining
@@ -261,6 +262,21 @@ def licence(cfg: DictConfig, encoder: Encoder) -> str:
     if cfg.backbone.weights is not None:
         return f"that of {cfg.backbone.weights}; timm's own weights of this model: {encoder.licence}"
     return encoder.licence if cfg.backbone.pretrained else "none: random weights"
+
+
+def loading_lines(cfg: DictConfig, path: Path) -> str:
+    """Return the lines that load an encoder's file back into timm, and what timm does otherwise."""
+    node = cfg.backbone.encoder
+    options = [f'"{node.model}"', *(f"{name}={value!r}" for name, value in timm_options(node.arch).items())]
+    indented = textwrap.indent(textwrap.fill(", ".join(options), 84, break_on_hyphens=False), "    ")
+    otherwise = ""
+    if node.resampling is not None:
+        otherwise = f"# At other sizes timm resamples position embeddings its own way; this run did so by {node.resampling}.\n"
+    return (
+        f"{otherwise}import timm\nfrom safetensors.torch import load_file\n\n"
+        f"model = timm.create_model(\n{indented}\n)\n"
+        f'model.load_state_dict(load_file("{path}"))\n'
+    )
 
 
 def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callback]) -> L.Trainer:

@@ -17,9 +17,11 @@ from paka import assembly, report, weights
 from paka.benchmark import Benchmark, Result
 from paka.encoder import Encoder
 from paka.features import TRANSFORMS
-from paka.progress import Steps, showing
+from paka.pictures import Gallery, Side, draw
+from paka.progress import Steps, showing, step
 from paka.protocols.harm import HarmReport, harm_report
-from paka.provenance import command_line, write_provenance
+from paka.provenance import command_line, provenance, write_provenance
+from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
 
 
@@ -50,21 +52,59 @@ def evaluate(cfg: DictConfig) -> float | None:
     transform = TRANSFORMS[cfg.features]
     if transform is not None and not others:
         others = {cfg.features: encoder}
-    with showing(Steps(benchmark.steps(1 + len(others))), console, "evaluate"):
-        sides = {"before": benchmark.run(encoder, name="before" if others else "")}
-        sides |= {name: benchmark.run(other, transform, name=name) for name, other in others.items()}
-    scores = _scores(cfg, benchmark, sides)
-    paths = _write(output_dir, benchmark, scores, sides)
-    harm = {
-        name: harm_report(benchmark.tokens(encoder), benchmark.tokens(other))
-        for name, other in others.items()
-        if cfg.compare
-    }
-    if harm:
-        paths["harm.csv"] = _write_harm(output_dir / "harm.csv", harm)
+    with showing(Steps([*benchmark.steps(1 + len(others)), "draw"]), console, "evaluate"):
+        sides = {"before": Side(encoder, benchmark.run(encoder, name="before" if others else ""))}
+        for name, other in others.items():
+            sides[name] = Side(other, benchmark.run(other, transform, name=name), transform)
+        scores = _scores(cfg, benchmark, sides)
+        with step("draw", "draw pictures"):
+            galleries = draw(output_dir / "figures", benchmark, sides, scores)
+    harm = _harm(benchmark, sides) if cfg.compare else {}
+    facts = {**_facts(cfg, encoder, benchmark), **_images(benchmark)}
+    reported = _run_report(cfg, benchmark, facts, scores, galleries, harm)
+    paths = {**write_report(output_dir, reported), **_write(output_dir, benchmark, scores, sides, harm)}
     report.closing(scores, paths, command_line("features=whiten"), skipped=benchmark.skipped, harm=harm)
     first = scores[0]
     return first.before if first.after is None else first.after
+
+
+def _run_report(
+    cfg: DictConfig,
+    benchmark: Benchmark,
+    facts: Mapping[str, str],
+    scores: Sequence[Score],
+    galleries: Sequence[Gallery],
+    harm: Mapping[str, HarmReport],
+) -> RunReport:
+    left_out = ("folder",) if any(score.delta is not None for score in scores) else ("folder", "compared")
+    return RunReport(
+        title=cfg.run_name,
+        facts={name: fact for name, fact in facts.items() if name not in left_out},
+        scores=scores,
+        command=command_line(),
+        provenance=provenance(),
+        galleries=galleries,
+        skipped=benchmark.skipped,
+        harm=harm,
+        loading="\n".join(assembly.loading_lines(cfg, Path(path)) for path in cfg.compare),
+    )
+
+
+def _harm(benchmark: Benchmark, sides: Mapping[str, Side]) -> dict[str, HarmReport]:
+    """Return what changed in the tokens beside the scores, by candidate."""
+    (_, start), *others = sides.items()
+    return {
+        name: harm_report(benchmark.tokens(start.encoder), benchmark.tokens(side.encoder))
+        for name, side in others
+    }
+
+
+def _images(benchmark: Benchmark) -> dict[str, str]:
+    """Return how many images were scored, and how many memories and probes were built from."""
+    scored = f"{len(benchmark.images('query'))} scored"
+    train = None if benchmark.train is None else benchmark.images("train")
+    labelled = "" if train is None else f", {len(train)} of {train.split} for memory and probes"
+    return {"images": scored + labelled}
 
 
 def _facts(cfg: DictConfig, encoder: Encoder, benchmark: Benchmark) -> dict[str, str]:
@@ -77,16 +117,16 @@ def _facts(cfg: DictConfig, encoder: Encoder, benchmark: Benchmark) -> dict[str,
     }
 
 
-def _scores(cfg: DictConfig, benchmark: Benchmark, sides: Mapping[str, Mapping[str, Result]]) -> list[Score]:
+def _scores(cfg: DictConfig, benchmark: Benchmark, sides: Mapping[str, Side]) -> list[Score]:
     """Return the rows of each candidate against the backbone, or those of the backbone alone."""
-    names = [name for name in sides if name != "before"]
-    if not names:
-        return benchmark.compare(sides["before"], None, method=cfg.method or "")
-    only = cfg.method if len(names) == 1 else None
+    (_, start), *others = sides.items()
+    if not others:
+        return benchmark.compare(start.results, None, method=cfg.method or "")
+    only = cfg.method if len(others) == 1 else None
     return [
         score
-        for name in names
-        for score in benchmark.compare(sides["before"], sides[name], method=only or name)
+        for name, side in others
+        for score in benchmark.compare(start.results, side.results, method=only or name)
     ]
 
 
@@ -94,19 +134,21 @@ def _write(
     output_dir: Path,
     benchmark: Benchmark,
     scores: Sequence[Score],
-    sides: Mapping[str, Mapping[str, Result]],
+    sides: Mapping[str, Side],
+    harm: Mapping[str, HarmReport],
 ) -> dict[str, Path]:
-    """Write scores as CSV and JSON, and the counts that they are computed from; return the files by name."""
+    """Write scores as CSV and JSON, the counts that they are computed from, and harm; return the files by name."""
     write_results(output_dir / "results.csv", scores)
     rows = {"scores": [asdict(score) for score in scores], "skipped": dict(benchmark.skipped)}
     (output_dir / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
     counts = {
-        f"{name}.{side}": _recomputable(result).numpy()
-        for side, results in sides.items()
-        for name, result in results.items()
+        f"{protocol}.{name}": _recomputable(result).numpy()
+        for name, side in sides.items()
+        for protocol, result in side.results.items()
     }
     np.savez_compressed(output_dir / "counts.npz", **counts)  # type: ignore[arg-type]  # numpy's stub takes them for its flag
-    return {name: output_dir / name for name in ("results.csv", "results.json", "counts.npz")}
+    paths = {name: output_dir / name for name in ("results.csv", "results.json", "counts.npz")}
+    return paths | ({"harm.csv": _write_harm(output_dir / "harm.csv", harm)} if harm else {})
 
 
 def _recomputable(result: Result) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run says: banner, forecast, table of results and `report.md`, with the numbers of `scores`."""
+"""What a run says on the terminal: banner, forecast and table of results, with the numbers of `scores`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from paka.scores import (
     format_rows,
     layout,
     left_aligned,
-    markdown_table,
     merge_results,
     read_results,
     summarise,
@@ -31,7 +30,6 @@ __all__ = [
     "closing",
     "forecast",
     "format_rows",
-    "markdown_table",
     "merge_results",
     "print_columns",
     "print_facts",
@@ -39,7 +37,6 @@ __all__ = [
     "read_results",
     "summarise",
     "terminal",
-    "write_report",
     "write_results",
 ]
 
@@ -173,51 +170,6 @@ def forecast(seconds: float) -> str:
     if not (math.isfinite(seconds) and seconds >= 0):
         raise ValueError(f"a duration must be finite and at least 0 seconds, not {seconds}")
     return f"about {duration(seconds)}"
-
-
-def write_report(
-    run_dir: str | Path,
-    *,
-    title: str,
-    scores: Sequence[Score],
-    figures: Mapping[str, str],
-    loading: str,
-    command: str,
-    facts: Mapping[str, str] | None = None,
-) -> Path:
-    """Write `report.md`: what was run, the results, the figures, how to load the encoder, the command.
-
-    Args:
-        run_dir: Folder of the run.
-        title: Heading.
-        scores: Rows of the table.
-        figures: Captions by path, relative to `run_dir`.
-        loading: Python that loads the encoder.
-        command: Command line that made the run.
-        facts: Values by name, such as those of the banner.
-
-    Returns:
-        Path of the report.
-
-    Raises:
-        FileNotFoundError: A figure is not there.
-    """
-    for figure in figures:
-        if not (Path(run_dir) / figure).is_file():
-            raise FileNotFoundError(f"{Path(run_dir) / figure} is missing; save figures before the report")
-    parts = [f"# {title}", "\n".join(f"* **{name}**: {value}" for name, value in (facts or {}).items())]
-    if scores:
-        parts += ["## Results", markdown_table(scores).rstrip()]
-    if figures:
-        parts += [
-            "## Figures",
-            *(f"![{caption}]({figure})\n\n*{caption}*" for figure, caption in figures.items()),
-        ]
-    parts += ["## Load the encoder", f"```python\n{loading.strip()}\n```"]
-    parts += ["## Made by", f"```bash\n{command.strip()}\n```"]
-    path = Path(run_dir) / "report.md"
-    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
-    return path
 
 
 def _print(console: Console, text: Text) -> None:
