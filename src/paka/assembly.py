@@ -180,21 +180,42 @@ class Room:
     workspace: Workspace = field(default_factory=Workspace)
 
 
-def build_room(cfg: DictConfig) -> Room:
-    """Return where an evaluation keeps things and computes, as its configuration says."""
-    device = torch.device(
-        "cuda"
-        if cfg.device == "auto" and torch.cuda.is_available()
-        else "cpu"
-        if cfg.device == "auto"
-        else cfg.device
-    )
+def build_room(cfg: DictConfig, *, shared: bool = False) -> Room:
+    """Return where an evaluation keeps things and computes, as its configuration says.
+
+    Args:
+        cfg: The configuration of an evaluation.
+        shared: Whether several processes share it, each on a GPU of its own if there are any.
+    """
     dtype = {"float32": torch.float32, "float16": torch.float16}[cfg.store]
-    if cfg.cache is None:
-        return Room(workspace=Workspace(device, dtype))
-    folder = Path(cfg.cache)
+    folder = None if cfg.cache is None else Path(cfg.cache)
+    large = None if folder is None else folder / "large"
+    workspace = Workspace(_device(cfg.device), dtype, large, cfg.batch, shared)
+    if folder is None:
+        return Room(workspace=workspace)
     cache = FeatureCache(folder, cfg.store, int(cfg.cache_limit * 1e9))
-    return Room(cache, OutcomeStore(folder / "outcomes"), Workspace(device, dtype, folder / "large"))
+    return Room(cache, OutcomeStore(folder / "outcomes"), workspace)
+
+
+def _device(name: str) -> torch.device:
+    """Return a device by its name; `auto` is this process's GPU if there is one.
+
+    Raises:
+        ValueError: There is no such GPU.
+    """
+    available = torch.cuda.device_count()
+    if name == "auto":
+        return (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % available)
+            if available
+            else torch.device("cpu")
+        )
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= available:
+        raise ValueError(
+            f"expected one of {available} GPUs, got device={name}: set device=auto or device=cpu"
+        )
+    return device
 
 
 def _applicable(
