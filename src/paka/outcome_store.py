@@ -18,9 +18,10 @@ from paka.feature_store import digest_of
 from paka.protocols import Outcome, Profile
 from paka.protocols.classification import MAP, TOP1
 from paka.protocols.depth_errors import PER_IMAGE, POOLED
+from paka.protocols.foreground import JACCARD
 from paka.statistics import Metric
 
-METRICS = {metric.name: metric for metric in (*POOLED, *PER_IMAGE, TOP1, MAP)}
+METRICS = {metric.name: metric for metric in (*POOLED, *PER_IMAGE, TOP1, MAP, JACCARD)}
 """Metrics by name, but for mIoU, which a profile defines."""
 
 PACKAGE = Path(__file__).parent
