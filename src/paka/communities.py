@@ -16,8 +16,11 @@ from paka.progress import tracked
 CELLS = 2**22
 """Counts that are held at a time: of one image there are as many as pairs of clusters."""
 
-RESOLUTIONS = tuple(2.0 ** (step / 4) for step in range(-12, 17))
-"""Resolutions of modularity among which the one is taken that gives the number of communities that is wanted."""
+OCTAVES = 8.0
+"""Resolutions of modularity lie within 2 to the power of plus and minus this."""
+
+HALVINGS = 12
+"""Times that range is halved in search of the number of communities that is preferred, at most."""
 
 
 def co_occurrence(maps: Tensor, clusters: int, distances: Sequence[int] = (1, 2)) -> Tensor:
@@ -100,8 +103,8 @@ def links(probabilities: Tensor, threshold: float) -> Tensor:
 def louvain(weights: Tensor, *, seed: int, modules: int) -> Tensor:
     """Return the community of each cluster, (K,) int64, by the Louvain method of maximal modularity.
 
-    Clusters without links are communities of their own. The resolution is the first one of `RESOLUTIONS` that divides
-    the others into a number of communities nearest to the one that is preferred.
+    Clusters without links are communities of their own. The resolution is searched for that divides the others into
+    the number of communities that is preferred, or the nearest to it.
 
     Args:
         weights: Weights of the links, (K, K), symmetric.
@@ -112,10 +115,18 @@ def louvain(weights: Tensor, *, seed: int, modules: int) -> Tensor:
     """
     graph = nx.from_numpy_array(weights.cpu().numpy())
     alone = int((weights.sum(dim=0) == 0).sum())
-    found = (
-        _numbered(louvain_communities(graph, resolution=r, seed=seed), len(weights)) for r in RESOLUTIONS
-    )
-    return min(found, key=lambda numbers: abs(int(numbers.max()) + 1 - alone - modules))
+    low, high = -OCTAVES, OCTAVES
+    found = []
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        groups = louvain_communities(graph, resolution=2.0**middle, seed=seed)
+        excess = len(groups) - alone - modules
+        found.append((abs(excess), groups))
+        if excess == 0:
+            break
+        low, high = (middle, high) if excess < 0 else (low, middle)
+    _, nearest = min(found, key=lambda pair: pair[0])
+    return _numbered(nearest, len(weights))
 
 
 def infomap(weights: Tensor, *, seed: int, modules: int, markov_time: float) -> Tensor:
@@ -130,18 +141,12 @@ def infomap(weights: Tensor, *, seed: int, modules: int, markov_time: float) -> 
         markov_time: Steps of the walk between two looks at it; longer makes larger communities.
 
     Raises:
-        ModuleNotFoundError: The package is missing.
+        ModuleNotFoundError: The package `infomap` is missing.
 
     Source: Rosvall and Bergstrom, 2008 (arXiv 0707.0609).
     """
-    try:
-        from infomap import run
-    except ImportError as error:
-        message = (
-            "expected the package infomap for community=infomap, got none: install it with pip install infomap, "
-            "if its licence (GPL) suits you, or set community=louvain"
-        )
-        raise ModuleNotFoundError(message) from error
+    from infomap import run  # GPL: only those who ask for it install it
+
     ends = weights.triu().nonzero()
     edges = [(i, j, float(weights[i, j])) for i, j in ends.tolist()]
     options = {"two_level": True, "markov_time": markov_time, "preferred_number_of_modules": modules}

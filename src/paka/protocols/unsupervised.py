@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Communities:
         markov_time: Of Infomap; longer makes larger communities.
 
     Raises:
-        ValueError: A setting is out of range.
+        ValueError: A setting is out of range, or Infomap is not installed.
 
     Source: Ziegler and Asano, 2022 (arXiv 2204.13101).
     """
@@ -54,6 +55,12 @@ class Communities:
             )
         if self.method not in METHODS:
             raise ValueError(f"expected method to be one of {', '.join(METHODS)}, got {self.method}")
+        if self.method == "infomap" and find_spec("infomap") is None:
+            message = (
+                "expected the package infomap for communities.method=infomap, got none: install it with "
+                "pip install infomap if its licence, GPL, suits you, or set communities.method=louvain"
+            )
+            raise ValueError(message)
 
 
 def unsupervised(
@@ -67,10 +74,11 @@ def unsupervised(
     """Segment the query images without labels, then give each class the one segment that fits it best.
 
     Foreground is extracted, its tokens are clustered, and clusters that often lie beside each other are joined to
-    segments, as many as there are classes if that can be. What is no foreground is one cluster more. Classes are
+    segments, as many as there are classes if that can be. What is no foreground is one segment more. Classes are
     matched to segments by the sum of IoU; segments that are left over become the first class.
 
-    Where published, train and validation images are clustered together; here, the scored images alone.
+    What was published differs in this: training and validation images are clustered together, the background is a
+    cluster that may be joined to others, and neighbours are looked for in maps of 100 x 100 in place of tokens.
 
     Args:
         train: See `paka.protocols.foreground.foreground`.
@@ -91,12 +99,9 @@ def unsupervised(
         tokens, inside = tokens[found[inside]], found
     maps = _clustered(tokens, inside, query, profile, seed=seed)
     modules = query.num_classes - int(extract)
-    found = _communities(
-        co_occurrence(maps, settings.clusters + 1, settings.distances), modules, settings, seed
-    )
-    segments = found[maps.clamp_min(0)]
+    segments = _communities(maps, modules, settings, seed)[maps.clamp_min(0)]
     one_to_one = replace(profile, cluster_naming="hungarian")
-    outcome = named_segmentation(segments, int(found.max()) + 1, query, one_to_one)
+    outcome = named_segmentation(segments, int(segments.max()) + 1, query, one_to_one)
     note = "segments matched one to one" + ("" if extract else ", no background extracted")
     return replace(outcome, stated={"k": settings.clusters, "note": note})
 
@@ -121,9 +126,17 @@ def _clustered(
     return maps
 
 
-def _communities(probabilities: Tensor, modules: int, settings: Communities, seed: int) -> Tensor:
-    """Return the community of each cluster, (K,) int64."""
-    weights = links(probabilities, settings.threshold)
+def _communities(maps: Tensor, modules: int, settings: Communities, seed: int) -> Tensor:
+    """Return the community of each cluster and, one of its own, of the background, (K + 1,) int64.
+
+    A cluster beside the background has it among its neighbours, so that clusters of different objects do not seem to
+    belong together because they touch once; but it is linked to none.
+    """
+    count = settings.clusters
+    probabilities = co_occurrence(maps, count + 1, settings.distances)
+    weights = links(probabilities[:count, :count], settings.threshold)
     if settings.method == "infomap":
-        return infomap(weights, seed=seed, modules=modules, markov_time=settings.markov_time)
-    return louvain(weights, seed=seed, modules=modules)
+        found = infomap(weights, seed=seed, modules=modules, markov_time=settings.markov_time)
+    else:
+        found = louvain(weights, seed=seed, modules=modules)
+    return torch.cat([found, found.max()[None] + 1])
