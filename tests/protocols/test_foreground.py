@@ -198,7 +198,8 @@ def test_the_labelled_threshold_is_that_of_the_best_cut(seed: int) -> None:
     maps = torch.randint(-1, 20, (20, 4, 4), generator=generator)
     precision = torch.rand(20, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, 3, (20, 8, 8), generator=generator).to(torch.uint8)
-    labels[torch.rand(labels.shape, generator=generator) < 0.1] = VOID
+    shown = maps.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    labels[(shown % 3 == 0) & (torch.rand(labels.shape, generator=generator) < 0.9)] = VOID
     _, best = max(cuts_by_labels(maps, precision, labels, range(11, 15)))
     found = labelled_threshold(maps, precision, labels, (0.55, 0.75))
     assert found == pytest.approx(min(np.arange(0, 1, 0.05), key=lambda value: abs(value - best)))
@@ -222,6 +223,20 @@ def test_planted_objects_are_found_and_noise_is_not() -> None:
     assert score(foreground_extraction(None, noise, SMOOTH, seed=0)) < share + 0.05, (
         "what all or a random half have"
     )
+
+
+def test_tokens_are_clustered_by_their_angles(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def clustered(tokens: Tensor, clusters: int, **options: object) -> Tensor:
+        asked.append((tokens.norm(dim=1), options["spherical"]))
+        return torch.arange(len(tokens)) % clusters
+
+    monkeypatch.setattr("paka.protocols.foreground.kmeans", clustered)
+    foreground_extraction(None, objects.features("noise", images=2), SMOOTH, seed=0)
+    ((norms, spherical),) = asked
+    torch.testing.assert_close(norms, torch.ones(2 * objects.GRID**2))
+    assert spherical is True
 
 
 def test_attention_elsewhere_finds_the_background() -> None:
