@@ -31,6 +31,8 @@ def choosing(group: str, option: str, root: str = "x") -> list[str]:
     if option in ("nyu", "depth", "in_context_depth", "linear_depth"):
         chosen = group if option == "nyu" else "benchmark"
         return [f"{chosen}=nyu", f"{chosen}.root={root}/nyu", "eval=depth"]
+    if (group, option) == ("eval", "unsupervised"):
+        return ["benchmark=voc", f"benchmark.root={root}/voc", "eval=unsupervised"]
     if (group, option) == ("data", "mix"):
         return ["data=mix", *(f"data.parts.{part}.root={root}/{part}" for part in ("coco", "imagenet"))]
     if group == "experiment" and option in PHOTOGRAPHS:

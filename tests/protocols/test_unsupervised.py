@@ -127,9 +127,19 @@ def test_tokens_beyond_an_image_take_no_part() -> None:
 def test_void_images_have_no_score(run) -> None:
     query = objects.features("oracle", images=3)
     void = replace(query, labels=torch.full_like(query.labels, VOID))
-    outcome = run(void)
-    assert outcome.counts.sum() == 0
-    assert outcome.stated["note"].startswith("segments matched one to one")
+    assert run(void).counts.sum() == 0
+
+
+def test_scores_say_what_they_depend_on() -> None:
+    query = objects.features("oracle", images=6)
+    plain = profile()
+    labelled = replace(
+        plain, settings={**plain.settings, "foreground": Foreground(clusters=15, labelled_threshold=True)}
+    )
+    assert of_objects(query).stated == {"k": PARTS, "note": "segments matched one to one"}
+    assert of_all(query).stated["note"] == "segments matched one to one; no background extracted"
+    found = unsupervised(query, query, labelled, seed=0)
+    assert found.stated["note"] == "segments matched one to one; foreground threshold chosen by labels"
 
 
 def test_settings_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +167,8 @@ def test_infomap_is_asked_for_as_many_communities_as_there_are_objects(
     )
     query = objects.features("oracle", images=12)
     for run in (of_objects, of_all):
-        run(query, profile(method="infomap", markov_time=0.4), seed=3)
+        found = run(query, profile(method="infomap", markov_time=0.4), seed=3)
+        assert found.stated["note"].endswith("; communities by infomap")
     assert [one["modules"] for one in asked] == [objects.CLASSES - 1, objects.CLASSES]
     assert all((one["seed"], one["markov_time"]) == (3, 0.4) for one in asked)
 

@@ -23,6 +23,9 @@ IMAGES = 16
 OUTSIDE = -1
 """What stands in maps of clusters for tokens that are not the image's own."""
 
+LABELLED = "foreground threshold chosen by labels"
+"""Note of scores whose foreground is not found without labels."""
+
 
 @dataclass(frozen=True)
 class Foreground:
@@ -85,7 +88,9 @@ def foreground_extraction(
     counts, pictures = counted(
         maps, len(query), lambda part, rows: jaccard_counts(part > 0, query.labels[rows])
     )
-    return Outcome(counts, (JACCARD,), pictures, {"k": profile.of(Foreground).clusters})
+    settings = profile.of(Foreground)
+    note = LABELLED if settings.labelled_threshold else ""
+    return Outcome(counts, (JACCARD,), pictures, {"k": settings.clusters, "note": note})
 
 
 def foreground(

@@ -11,7 +11,7 @@ from torch import Tensor
 from paka.communities import co_occurrence, infomap, links, louvain
 from paka.features import DenseFeatures
 from paka.protocols import Outcome, Profile
-from paka.protocols.foreground import OUTSIDE, foreground, own_tokens, reduced
+from paka.protocols.foreground import LABELLED, OUTSIDE, Foreground, foreground, own_tokens, reduced
 from paka.protocols.overclustering import kmeans, named_segmentation
 
 METHODS = ("louvain", "infomap")
@@ -102,8 +102,19 @@ def unsupervised(
     segments = _communities(maps, modules, settings, seed)[maps.clamp_min(0)]
     one_to_one = replace(profile, cluster_naming="hungarian")
     outcome = named_segmentation(segments, int(segments.max()) + 1, query, one_to_one)
-    note = "segments matched one to one" + ("" if extract else ", no background extracted")
-    return replace(outcome, stated={"k": settings.clusters, "note": note})
+    return replace(outcome, stated={"k": settings.clusters, "note": _note(profile, extract=extract)})
+
+
+def _note(profile: Profile, *, extract: bool) -> str:
+    """Return what a reader of the score has to know."""
+    facts = ["segments matched one to one"]
+    if not extract:
+        facts.append("no background extracted")
+    elif profile.of(Foreground).labelled_threshold:
+        facts.append(LABELLED)
+    if profile.of(Communities).method != "louvain":
+        facts.append(f"communities by {profile.of(Communities).method}")
+    return "; ".join(facts)
 
 
 def _clustered(
