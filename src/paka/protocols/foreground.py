@@ -130,7 +130,7 @@ def reduced(features: DenseFeatures, profile: Profile) -> Tensor:
 def mapped(values: Tensor, features: DenseFeatures) -> Tensor:
     """Return what belongs to the images' own tokens, (M,) int64, as maps (n, h, w), `OUTSIDE` elsewhere."""
     maps = torch.full(features.tokens.shape[:3], OUTSIDE)
-    maps[own_tokens(features)] = values
+    maps[own_tokens(features)] = values.cpu()
     return maps
 
 

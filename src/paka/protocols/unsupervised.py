@@ -131,9 +131,10 @@ def _clustered(
             "lower profile.settings.communities.clusters"
         )
         raise ValueError(message)
-    maps[inside] = kmeans(
+    assigned = kmeans(
         tokens, count, iterations=profile.kmeans_iterations, restarts=profile.kmeans_restarts, seed=seed
     )
+    maps[inside] = assigned.cpu()
     return maps
 
 
