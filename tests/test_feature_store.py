@@ -11,6 +11,7 @@ from tests.doubles import NoiseImages, tiny_encoder
 from paka.feature_store import Extent, FeatureCache, images_digest, weights_digest
 from paka.features import DenseFeatures, extract
 from paka.frames import Frame
+from paka.workspace import Workspace
 
 FRAME = Frame(3, 4, 8, "stretch")
 FACTS = {"weights": "w", "images": "i"}
@@ -18,7 +19,9 @@ FACTS = {"weights": "w", "images": "i"}
 
 def filled(cache: FeatureCache, source: NoiseImages, indices: Sequence[int] = range(5)) -> DenseFeatures:
     storage = cache.open(FACTS, Extent(len(indices), 3, 4, 16, attends=True))
-    return extract(tiny_encoder(), source, frame=FRAME, indices=indices, batch_size=2, storage=storage)
+    return extract(
+        tiny_encoder(), source, frame=FRAME, indices=indices, workspace=Workspace(batch=2), storage=storage
+    )
 
 
 class Dying(NoiseImages):
@@ -36,7 +39,9 @@ class Dying(NoiseImages):
 
 def test_features_are_the_same_from_the_cache_and_no_image_is_read_again(tmp_path) -> None:
     cache = FeatureCache(tmp_path, "float32", 10**9)
-    plain = extract(tiny_encoder(), NoiseImages(), frame=FRAME, indices=range(5), batch_size=2)
+    plain = extract(
+        tiny_encoder(), NoiseImages(), frame=FRAME, indices=range(5), workspace=Workspace(batch=2)
+    )
     first, second = filled(cache, NoiseImages()), filled(cache, Dying(0))
     for found in (first, second):
         assert torch.equal(found.tokens, plain.tokens)
@@ -49,7 +54,9 @@ def test_a_killed_extraction_goes_on_where_it_was(tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         filled(cache, Dying(3))
     found = filled(cache, Dying(3))  # two of five were kept
-    whole = extract(tiny_encoder(), NoiseImages(), frame=FRAME, indices=range(5), batch_size=2)
+    whole = extract(
+        tiny_encoder(), NoiseImages(), frame=FRAME, indices=range(5), workspace=Workspace(batch=2)
+    )
     assert torch.equal(found.tokens, whole.tokens)
 
 

@@ -25,7 +25,7 @@ from paka.head import Branch
 from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.outcome_store import OutcomeStore
-from paka.protocols import Entry
+from paka.protocols import Entry, Profile
 from paka.sources import Source
 from paka.sources.subset import is_labelled, labelled_splits, open_images, subset, verify_labels
 from paka.tuning import Tuning
@@ -132,7 +132,8 @@ def build_benchmark(
         build(cfg.benchmark.source), cfg.benchmark.splits, split, seed=cfg.benchmark.subset_seed
     )
     entries = {name: build(node) for name, node in cfg.eval.protocols.items()}
-    protocols, skipped = _applicable(entries, train, query, encoder, changed=changed)
+    profile: Profile = build(cfg.profile)
+    protocols, skipped = _applicable(entries, train, query, encoder, profile, changed=changed)
     if not protocols and not is_labelled(query):
         return None
     _check_some(protocols, skipped, query)
@@ -145,11 +146,12 @@ def build_benchmark(
         name: OmegaConf.to_container(cfg[name], resolve=True)
         for name in ("backbone", "benchmark", "eval", "profile")
     }
+    stamps = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in profile.files]
     room = room or Room()
     return Benchmark(
         train,
         query,
-        build(cfg.profile),
+        profile,
         protocols,
         cfg.seed,
         limit,
@@ -157,7 +159,7 @@ def build_benchmark(
         room.cache,
         room.outcomes,
         {name: plain[name] for name in ("backbone", "benchmark")},
-        {name: [plain["profile"], plain["eval"]["protocols"][name]] for name in protocols},  # type: ignore[call-overload,index]
+        {name: [plain["profile"], stamps, plain["eval"]["protocols"][name]] for name in protocols},  # type: ignore[call-overload,index]
         room.workspace,
     )
 
@@ -195,9 +197,15 @@ def build_room(cfg: DictConfig) -> Room:
 
 
 def _applicable(
-    entries: dict[str, Entry], train: Source | None, query: Source, encoder: Encoder, *, changed: bool
+    entries: dict[str, Entry],
+    train: Source | None,
+    query: Source,
+    encoder: Encoder,
+    profile: Profile,
+    *,
+    changed: bool,
 ) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Return the protocols that fit the images and the encoder, and for the others why they do not."""
+    """Return the protocols that fit the images, the encoder and the settings, and for the others why they do not."""
     has = {
         "images": True,
         "masks": bool(query.classes),
@@ -217,6 +225,8 @@ def _applicable(
             skipped[name] = "the encoder has no class token whose attention could be read"
         elif changed and entry.views == "own":
             skipped[name] = "it encodes images itself, so their tokens cannot be changed by features="
+        elif entry.ready is not None and (reason := entry.ready(profile, encoder)) is not None:
+            skipped[name] = reason
     return {name: entry for name, entry in entries.items() if name not in skipped}, skipped
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from paka.collectives import gathered, is_first, own_share, wait_for_all
 from paka.encoded import Encoded
 from paka.encoder import Encoder
-from paka.feature_store import FeatureCache, digest_of, images_digest
+from paka.feature_store import FeatureCache, images_digest
 from paka.features import DenseFeatures, Transform
 from paka.frames import Frame
 from paka.memory_views import MemoryViews
-from paka.outcome_store import OutcomeStore
-from paka.progress import step
+from paka.outcome_store import OutcomeStore, packed, unpacked
+from paka.progress import pass_over, step
 from paka.protocols import Entry, Outcome, Profile
 from paka.protocols.harm import ImageTokens
 from paka.scores import Score
@@ -123,27 +124,54 @@ class Benchmark:
             for name in self.protocols
         }
 
+    def alone(self) -> Benchmark:
+        """Return the same for this process alone, when others have gone."""
+        return replace(self, workspace=replace(self.workspace, shared=False))
+
     def steps(self, encoders: int) -> list[str]:
         """Return the kinds of steps that running that many encoders takes, for a progress bar."""
-        sets = {"train", "query"} | {entry.views for entry in self.protocols.values()} & {"memory", "warped"}
-        once = [f"encode {name}" for name in sorted(sets)] + len(self._seeds) * [*self.protocols]
+        read = {
+            name
+            for entry in self.protocols.values()
+            for name in self.sets(entry)[0 if entry.trains else 1 :]
+            if entry.views != "own"
+        }
+        once = [f"encode {name}" for name in sorted(read)] + len(self._seeds) * [*self.protocols]
         return encoders * once
+
+    def sets(self, entry: Entry) -> tuple[str, str]:
+        """Return which sets of images a protocol reads, to train on and to score; see `images`."""
+        augmented = self.profile.memory_passes > 1 or self.profile.memory_augment
+        memory = "memory" if entry.views == "memory" and augmented else "train"
+        scored = "warped" if entry.views == "warped" else "query"
+        return scored if self.train is None else memory, scored
 
     def _outcome(self, name: str, encoded: Encoded, seed: int) -> Outcome:
         """Run one protocol with one seed, unless its outcome is kept from an evaluation before."""
         facts = self._outcome_facts(name, encoded, seed)
         found = None if self.kept is None else self.kept.get(facts, self.profile)
-        if found is None:
+        if found is not None:
+            pass_over(name, f"{encoded.name} {name}".strip())
+        else:
             found = self._computed(self.protocols[name], name, encoded, seed, facts)
-            if self.kept is not None:
-                self.kept.put(facts, found)
+            self._keep(facts, found)
         return found
+
+    def _keep(self, facts: Mapping[str, Any], outcome: Outcome) -> None:
+        """Keep an outcome; of several processes the first does, and no other goes on before it has."""
+        if self.kept is None:
+            return
+        if not self.workspace.shared or is_first():
+            self.kept.put(facts, outcome)
+            shutil.rmtree(self.kept.unfinished(facts), ignore_errors=True)
+        if self.workspace.shared:
+            wait_for_all()
 
     def _outcome_facts(self, name: str, encoded: Encoded, seed: int) -> dict[str, Any]:
         transform = encoded.transform
         return {
             **self.facts,
-            "asked": self.asked.get(name),
+            "asked": [name, repr(self.profile), self.asked.get(name)],
             "weights": encoded.weights,
             "images": self._digests,
             "transform": None if transform is None else getattr(transform, "__name__", repr(transform)),
@@ -167,16 +195,35 @@ class Benchmark:
                 raise ValueError(message)
             sides = self.images("train"), self.images("query")
             with step(name, title):
-                return entry.run(
-                    encoded.encoder, *sides, self.profile, seed=seed, folder=self._unfinished(facts)
+                folder = None if self.kept is None else self.kept.unfinished(facts)
+                return self._by_first(
+                    lambda: entry.run(encoded.encoder, *sides, self.profile, seed=seed, folder=folder)
                 )
-        train, query = encoded.pair(entry)
+        train, scored = encoded.pair(entry)
+        query = _scored_at(self.profile.scored_at, scored)
         with step(name, title):
-            return entry.run(train, _scored_at(self.profile.scored_at, query), self.profile, seed=seed)
+            if entry.pools or not self.workspace.shared:
+                return self._by_first(lambda: entry.run(train, query, self.profile, seed=seed))
+            return self._by_all(query, lambda part: entry.run(train, part, self.profile, seed=seed))
 
-    def _unfinished(self, facts: Mapping[str, Any]) -> Path | None:
-        """Return where a protocol that trains for long may keep what it goes on from."""
-        return None if self.kept is None else self.kept.folder / "unfinished" / digest_of(facts)[:32]
+    def _by_first(self, run: Callable[[], Outcome]) -> Outcome:
+        """Return what the first process makes, on all that share the work."""
+        if not self.workspace.shared:
+            return run()
+        arrays = gathered(packed(run()) if is_first() else None)[0]
+        return unpacked(arrays, self.profile)
+
+    def _by_all(self, query: DenseFeatures, run: Callable[[DenseFeatures], Outcome]) -> Outcome:
+        """Return what all processes make of the scored images, each of its share, in the order of the images."""
+        share = own_share(len(query))
+        own = packed(run(query.part(share))) if share else None
+        shares = gathered((share.start, own))
+        parts = [(start, unpacked(arrays, self.profile)) for start, arrays in shares if arrays is not None]
+        return replace(
+            parts[0][1],
+            counts=torch.cat([part.counts for _, part in parts]),
+            pictures={start + n: picture for start, part in parts for n, picture in part.pictures.items()},
+        )
 
     @property
     def _seeds(self) -> range:

@@ -183,7 +183,7 @@ def test_foreground_needs_a_background_and_a_class_token() -> None:
     plain, front, encoder = NoiseImages(), InFront(), tiny_encoder()
 
     def fitting(source, encoder) -> tuple[list[str], dict[str, str]]:
-        found, skipped = assembly._applicable(entries, source, source, encoder, changed=False)
+        found, skipped = assembly._applicable(entries, source, source, encoder, PROFILE, changed=False)
         return [*found], skipped
 
     assert fitting(front, encoder)[0] == ["foreground", "unsupervised", "communities"]

@@ -86,7 +86,7 @@ def foreground_extraction(
     size = label_size(query)
     maps = (enlarged(part, size).to(torch.uint8) for part in found.split(IMAGES))
     counts, pictures = counted(
-        maps, len(query), lambda part, rows: jaccard_counts(part > 0, query.labels[rows])
+        maps, query.shown, lambda part, rows: jaccard_counts(part > 0, query.labels[rows])
     )
     settings = profile.of(Foreground)
     note = LABELLED if settings.labelled_threshold else ""
@@ -123,8 +123,8 @@ def foreground(
 
 def reduced(features: DenseFeatures, profile: Profile) -> Tensor:
     """Return the images' own tokens, standardised and on their first principal axes, (M, min(pca, D)) float32."""
-    own = slice(None) if features.valid is None else features.valid.flatten()
-    return reduce(features.tokens.flatten(0, 2)[own].float(), profile.pca)
+    own = None if features.valid is None else features.valid.flatten()
+    return reduce(features.tokens.flatten(0, 2), profile.pca, own).to(features.workspace.device)
 
 
 def mapped(values: Tensor, features: DenseFeatures) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from paka.statistics import Metric, iou_metric
@@ -146,6 +147,11 @@ class Profile:
     def of(self, kind: type[Settings]) -> Settings:
         """Return the settings of one kind: those of the profile, or else the published defaults."""
         return next((found for found in self.settings.values() if isinstance(found, kind)), kind())
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that settings of single protocols name, whose content outcomes depend on."""
+        return [file for found in self.settings.values() for file in getattr(found, "files", ())]
 
     @property
     def iou(self) -> Metric:
