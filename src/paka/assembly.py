@@ -231,6 +231,7 @@ def _applicable(
     has = {
         "images": True,
         "masks": bool(query.classes),
+        "background": query.classes[:1] == ("background",),
         "depth": query.has_depth,
         "tags": bool(query.tag_names or query.classes),
         "keypoints": bool(query.pairs),
