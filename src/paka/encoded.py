@@ -86,4 +86,5 @@ class Encoded:
             "variant": list(source.variant),
             "grid": list(profile.grid),
             "aspect": profile.aspect,
+            "interpolation": profile.interpolation,
         }
