@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from paka.decoders import LinearDecoder, MaskTransformer
 from paka.encoder import Encoder
 from paka.optim import OneCycleSchedule, PolynomialSchedule
-from paka.progress import tracked
 from paka.protocols import Outcome, Profile, shown
 from paka.protocols.finetune_settings import Finetune
 from paka.protocols.segmenter import Segmenter, segment
@@ -138,7 +137,7 @@ def segment_source(
     segmenter.eval()
     classes, wanted = len(source.classes), shown(len(source))
     pictures, counts = {}, []
-    for index in tracked(range(len(source)), len(source)):
+    for index in range(len(source)):
         found = segment(
             segmenter,
             source.image(index),

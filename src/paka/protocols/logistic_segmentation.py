@@ -88,7 +88,7 @@ def logistic_segmentation(
         patches = labelled_patches(train, images, classes, standard)
         return (fit_patches(patches, train, standard, inverse, settings.iterations) for inverse in grid)
 
-    tried = tracked(probes(fit, settings.grid), len(settings.grid))
+    tried = tracked(probes(fit, settings.grid), len(settings.grid) + 1)
     scores = [float(profile.iou.of(_counts(probe, train, held))) for probe in tried]
     best = settings.grid[scores.index(max(scores))]
     (probe,) = probes(torch.arange(len(train)), [best])

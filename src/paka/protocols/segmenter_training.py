@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from paka.datamodule import StepSampler
 from paka.optim import parameter_groups
+from paka.progress import report
 from paka.protocols.segmenter import Segmenter
 from paka.protocols.training_crops import CropDataset, Crops, collate
 from paka.sources import VOID
@@ -151,6 +152,7 @@ class SegmenterTraining(L.LightningModule):
         for group in cast(Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups:
             group["lr"] = group["peak_lr"] * factor
         super().optimizer_step(*args, **kwargs)
+        report((step + 1) / self.feed.steps)
         if self.snapshot_every and ((step + 1) % self.snapshot_every == 0 or step + 1 == self.feed.steps):
             state = self.segmenter.decoder.state_dict()
             self.snapshots[step + 1] = {name: value.detach().cpu().clone() for name, value in state.items()}
