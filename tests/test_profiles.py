@@ -102,6 +102,7 @@ def test_published_profiles_have_their_quirks() -> None:
         loss_over="all",
         decay_vectors=True,
         best_every=5000,
+        workers=6,
     )
     assert windows == published
     assert (dinov3.interpolation, dinov3.depth_mean) == ("bilinear", "images")
