@@ -13,7 +13,7 @@ from tests.protocols.synthetic import PROFILE, features
 from paka import assembly
 from paka.benchmark import Benchmark, Result, printed
 from paka.config import build
-from paka.features import whiten
+from paka.features import DenseFeatures, whiten
 from paka.protocols import Entry
 from paka.protocols.classification import outcome
 from paka.protocols.depth_errors import depth_estimate
@@ -164,7 +164,7 @@ def test_matching_undoes_a_swap_of_classes() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["clean", "hummingbird", "neco", "capi", "dinov3", "compact", "camvid", "street"]
+    "name", ["clean", "hummingbird", "neco", "capi", "dinov3", "davis", "compact", "camvid", "street"]
 )
 def test_every_published_profile_is_whole(name) -> None:
     cfg = composed(f"profile={name}", name="evaluate")
@@ -196,8 +196,9 @@ def test_errors_of_depth_are_averaged_over_pixels_or_over_images() -> None:
     depth = torch.full((2, 4, 4), 2.0)
     depth[1, :, 1:] = 0.0
     guess = torch.stack([torch.full((4, 4), 3.0), torch.full((4, 4), 5.0)])
+    rooms = DenseFeatures(torch.zeros(2, 1, 1, 1), torch.zeros(2, 0, 0), 0, depth)
     pixels, images = (
-        depth_estimate([guess], depth, replace(PROFILE, depth_mean=mean)) for mean in ("pixels", "images")
+        depth_estimate([guess], rooms, replace(PROFILE, depth_mean=mean)) for mean in ("pixels", "images")
     )
     assert pixels.metrics[0].once(pixels.counts) == pytest.approx(((16 * 1 + 4 * 9) / 20) ** 0.5)
     assert images.metrics[0].once(images.counts) == pytest.approx((1 + 3) / 2)
@@ -216,7 +217,7 @@ def test_protocols_that_encode_images_are_left_out_where_tokens_are_changed() ->
         "tuned": Entry(finetune, "masks", "own"),
         "deep": Entry(in_context_depth, "depth"),
     }
-    sides = NoiseImages(), NoiseImages(), tiny_encoder()
+    sides = NoiseImages(), NoiseImages(), tiny_encoder(), SMALL
     fitting, skipped = assembly._applicable(entries, *sides, changed=True)
     assert list(fitting) == ["probe"]
     assert "encodes images itself" in skipped["tuned"]

@@ -25,7 +25,7 @@ from paka.head import Branch
 from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.outcome_store import OutcomeStore
-from paka.protocols import Entry
+from paka.protocols import Entry, Profile
 from paka.sources import Source
 from paka.sources.subset import is_labelled, labelled_splits, open_images, subset, verify_labels
 from paka.tuning import Tuning
@@ -132,7 +132,8 @@ def build_benchmark(
         build(cfg.benchmark.source), cfg.benchmark.splits, split, seed=cfg.benchmark.subset_seed
     )
     entries = {name: build(node) for name, node in cfg.eval.protocols.items()}
-    protocols, skipped = _applicable(entries, train, query, encoder, changed=changed)
+    profile: Profile = build(cfg.profile)
+    protocols, skipped = _applicable(entries, train, query, encoder, profile, changed=changed)
     if not protocols and not is_labelled(query):
         return None
     _check_some(protocols, skipped, query)
@@ -145,11 +146,12 @@ def build_benchmark(
         name: OmegaConf.to_container(cfg[name], resolve=True)
         for name in ("backbone", "benchmark", "eval", "profile")
     }
+    stamps = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in profile.files]
     room = room or Room()
     return Benchmark(
         train,
         query,
-        build(cfg.profile),
+        profile,
         protocols,
         cfg.seed,
         limit,
@@ -157,7 +159,7 @@ def build_benchmark(
         room.cache,
         room.outcomes,
         {name: plain[name] for name in ("backbone", "benchmark")},
-        {name: [plain["profile"], plain["eval"]["protocols"][name]] for name in protocols},  # type: ignore[call-overload,index]
+        {name: [plain["profile"], stamps, plain["eval"]["protocols"][name]] for name in protocols},  # type: ignore[call-overload,index]
         room.workspace,
     )
 
@@ -195,9 +197,15 @@ def build_room(cfg: DictConfig) -> Room:
 
 
 def _applicable(
-    entries: dict[str, Entry], train: Source | None, query: Source, encoder: Encoder, *, changed: bool
+    entries: dict[str, Entry],
+    train: Source | None,
+    query: Source,
+    encoder: Encoder,
+    profile: Profile,
+    *,
+    changed: bool,
 ) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Return the protocols that fit the images and the encoder, and for the others why they do not."""
+    """Return the protocols that fit the images, the encoder and the settings, and for the others why they do not."""
     has = {
         "images": True,
         "masks": bool(query.classes),
@@ -209,13 +217,16 @@ def _applicable(
     skipped = {}
     for name, entry in entries.items():
         if not has[entry.reads]:
-            skipped[name] = f"{query.name} has no {entry.reads}"
+            what = "masks of classes" if entry.reads == "masks" else entry.reads
+            skipped[name] = f"{query.name} has no {what}"
         elif entry.trains and train is None:
             skipped[name] = f"{query.name} has no labelled training images"
         elif entry.attends and not encoder.has_class_token:
             skipped[name] = "the encoder has no class token whose attention could be read"
         elif changed and entry.views == "own":
             skipped[name] = "it encodes images itself, so their tokens cannot be changed by features="
+        elif entry.ready is not None and (reason := entry.ready(profile, encoder)) is not None:
+            skipped[name] = reason
     return {name: entry for name, entry in entries.items() if name not in skipped}, skipped
 
 
@@ -226,7 +237,13 @@ def _check_some(protocols: dict[str, Entry], skipped: dict[str, str], images: So
         ValueError: There is none.
     """
     if not protocols:
-        fitting = "dense" if images.classes else "depth" if images.has_depth else "all"
+        known = {
+            "dense": images.classes,
+            "depth": images.has_depth,
+            "correspondence": images.pairs,
+            "label_propagation": images.videos,
+        }
+        fitting = next((name for name, there in known.items() if there), "all")
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         message = f"eval: expected protocols that fit, got none ({reasons}): set eval={fitting}"
         raise ValueError(message)

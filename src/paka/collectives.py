@@ -14,6 +14,34 @@ def many_processes() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
+def own_share(count: int) -> range:
+    """Return which of `count` items are this process's: an equal number for each, one after another."""
+    if not many_processes():
+        return range(count)
+    rank, processes = distributed.get_rank(), distributed.get_world_size()
+    return range(rank * count // processes, (rank + 1) * count // processes)
+
+
+def is_first() -> bool:
+    """Return whether this process speaks for all."""
+    return not many_processes() or distributed.get_rank() == 0
+
+
+def wait_for_all() -> None:
+    """Go on once all processes have come here."""
+    if many_processes():
+        distributed.barrier()
+
+
+def gathered(value: Any) -> list[Any]:
+    """Return what each process has, in their order, the same on all of them; plain types and tensors on the CPU."""
+    if not many_processes():
+        return [value]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, value)
+    return found
+
+
 def sum_over_processes(local: Tensor) -> Tensor:
     """Return the sum over all processes of a tensor that each has, the same on all of them."""
     return cast(Tensor, all_reduce(local)) if many_processes() else local

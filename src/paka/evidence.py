@@ -44,7 +44,7 @@ def write_evidence(
         before: What the protocols made of `encoder`.
     """
     output_dir = Path(cfg.output_dir)
-    weights.save(trained.model, output_dir / "encoder.safetensors", **_facts_of(cfg, trained))
+    weights.save(trained.model, output_dir / "encoder.safetensors", **weights_facts(cfg, trained))
     figures = draw_curves(output_dir)
     scores: list[Score] = []
     if benchmark is not None:
@@ -68,11 +68,11 @@ def write_evidence(
     report.closing(scores, paths, next_command())
 
 
-def _facts_of(cfg: DictConfig, trained: Encoder) -> dict[str, str]:
+def weights_facts(cfg: DictConfig, encoder: Encoder) -> dict[str, str]:
     """Return what has to travel with the weights to use them, and to be allowed to."""
     return {
         "timm_model": cfg.backbone.encoder.model,
-        "licence_of_start": assembly.licence(cfg, trained),
+        "licence_of_start": assembly.licence(cfg, encoder),
         "pos_embed": str(cfg.backbone.encoder.resampling or "timm"),
     }
 

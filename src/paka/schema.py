@@ -237,6 +237,8 @@ class Train:
     resume: str | None = MISSING
     split: str = MISSING
     export: str = MISSING
+    snapshots: int | None = MISSING
+    choose: str = MISSING
     method: str = MISSING
     run_name: str = MISSING
     output_dir: str = MISSING

@@ -14,7 +14,7 @@ BLOCKS = {"cpu": (1024, 4096), "cuda": (8192, 65_536)}
 GROUP = 32
 """Keys whose best score stands for them all until their scores are looked at one by one; a divisor of all blocks."""
 
-FEW = 8
+FEW = 32
 """Groups per query, on average, up to which the keys that enter are looked up one by one."""
 
 CANDIDATES = 4

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from paka.features import DenseFeatures
+from paka.encoder import Encoder
+from paka.features import DenseFeatures, shown
 from paka.protocols.profile import Profile
 from paka.sources import VOID
 from paka.statistics import Metric, confusion_matrices
@@ -30,9 +30,6 @@ __all__ = [
     "shown",
     "upsampled_argmax",
 ]
-
-SHOWN = 6
-"""Images whose predictions are kept for pictures."""
 
 STATED = ("memory", "k", "temperature", "note")
 """What a protocol may state of itself: columns of its scores."""
@@ -89,6 +86,9 @@ class Entry:
         views: Which images it sees, one of `VIEWS`.
         trains: Whether it reads training images; without, `train` is None.
         attends: Whether it reads the attention of the class token, which not every encoder has.
+        pools: Whether what it makes of a scored image depends on the others, so that several processes cannot share them.
+        ready: `ready(profile, encoder)` returns why the protocol cannot serve an encoder with these settings, or None if
+            it can; None for a protocol that serves all.
 
     Raises:
         ValueError: No data set has what it reads, or there are no such views.
@@ -99,6 +99,8 @@ class Entry:
     views: str = "plain"
     trains: bool = True
     attends: bool = False
+    pools: bool = False
+    ready: Callable[[Profile, Encoder], str | None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no data set has."""
@@ -106,11 +108,6 @@ class Entry:
             if getattr(self, name) not in known:
                 message = f"expected a protocol whose {name} is one of {', '.join(known)}, got {getattr(self, name)!r}"
                 raise ValueError(message)
-
-
-def shown(images: int) -> list[int]:
-    """Return which of n images are shown in pictures: up to `SHOWN`, evenly spaced."""
-    return sorted({*np.linspace(0, images - 1, min(SHOWN, images)).astype(int).tolist()})
 
 
 def segmentation(
@@ -132,7 +129,7 @@ def segmentation(
     """
     counts, pictures = counted(
         predictions,
-        len(query),
+        query.shown,
         lambda part, rows: class_counts(part, query.labels[rows], query.num_classes, void=void),
     )
     return Outcome(counts, (profile.iou,), pictures, stated or {})
@@ -155,18 +152,18 @@ def class_counts(prediction: Tensor, labels: Tensor, classes: int, *, void: bool
 
 
 def counted(
-    predictions: Iterable[Tensor], images: int, count: Callable[[Tensor, slice], Tensor]
+    predictions: Iterable[Tensor], wanted: Collection[int], count: Callable[[Tensor, slice], Tensor]
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Count predictions as they come; return the counts (n, *count), and the predictions that are shown by number.
 
     Args:
         predictions: Predictions of consecutive images, (b, H, W) each.
-        images: Number of images n.
+        wanted: Numbers of the images that are shown.
         count: Returns the counts of predictions, (b, *count), given which images they are of.
     """
     counts: list[Tensor] = []
     pictures: dict[int, Tensor] = {}
-    start, wanted = 0, shown(images)
+    start = 0
     for prediction in predictions:
         part = prediction.cpu()
         counts.append(count(part, slice(start, start + len(part))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from paka.resizing import INTERPOLATIONS, Interpolation
@@ -154,6 +155,11 @@ class Profile:
     def of(self, kind: type[Settings]) -> Settings:
         """Return the settings of exactly one kind: those of the profile, or else the published defaults."""
         return next((found for found in self.settings.values() if type(found) is kind), kind())
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that settings of single protocols name, whose content outcomes depend on."""
+        return [file for found in self.settings.values() for file in getattr(found, "files", ())]
 
     @property
     def iou(self) -> Metric:
