@@ -56,6 +56,10 @@ SMALL = [
     "profile.settings.finetune.steps=2",
     "profile.settings.finetune.warmup_steps=1",
     "profile.settings.finetune.batch=2",
+    "profile.settings.linear_windows.steps=2",
+    "profile.settings.linear_windows.warmup_steps=1",
+    "profile.settings.linear_windows.batch=2",
+    "profile.settings.logistic_segmentation.iterations=5",
 ]
 FAMILIES = {
     "tiny",

@@ -17,6 +17,7 @@ from paka.feature_store import FeatureCache
 from paka.outcome_store import OutcomeStore
 from paka.protocols import Entry
 from paka.protocols.in_context import in_context
+from paka.protocols.knn_segmentation import knn_segmentation
 from paka.protocols.linear import linear
 from paka.protocols.overclustering import overclustering
 from paka.workspace import Workspace
@@ -25,6 +26,7 @@ PROCESSES = 3
 ENTRIES = {
     "in_context": Entry(in_context, "masks", "memory"),
     "linear": Entry(linear, "masks"),
+    "knn_segmentation": Entry(knn_segmentation, "masks"),
     "overclustering": Entry(overclustering, "masks", trains=False, pools=True),
 }
 

@@ -261,8 +261,9 @@ class Benchmark:
 
     def frame(self, encoder: Encoder) -> Frame:
         """Return the grid of tokens that images are brought to."""
-        rows, columns = self.profile.grid
-        return Frame(rows, columns, encoder.patch_size, self.profile.aspect)
+        profile = self.profile
+        rows, columns = profile.grid
+        return Frame(rows, columns, encoder.patch_size, profile.aspect, profile.interpolation)
 
     def compare(
         self, before: Mapping[str, Result], after: Mapping[str, Result] | None, *, method: str

@@ -102,4 +102,5 @@ class Encoded:
             "variant": list(source.variant),
             "grid": list(profile.grid),
             "aspect": profile.aspect,
+            "interpolation": profile.interpolation,
         }

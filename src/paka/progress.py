@@ -163,11 +163,16 @@ def tracked(items: Iterable[Item], total: int) -> Iterator[Item]:
         items: What is worked through.
         total: How many there are.
     """
-    steps = _STEPS.get()
     for number, item in enumerate(items, start=1):
         yield item
-        if steps is not None:
-            steps.report(number / max(total, 1))
+        report(number / max(total, 1))
+
+
+def report(share: float) -> None:
+    """Say which share of the step is done, in [0, 1]; nothing happens where nothing is shown."""
+    steps = _STEPS.get()
+    if steps is not None:
+        steps.report(share)
 
 
 def duration(seconds: float) -> str:

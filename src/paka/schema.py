@@ -172,6 +172,7 @@ class Profile:
     name: str = MISSING
     grid: list[int] = MISSING
     aspect: str = MISSING
+    interpolation: str = MISSING
     blue_std: float | None = MISSING
     train_images: int | None = MISSING
     val_images: int | None = MISSING
@@ -181,6 +182,7 @@ class Profile:
     memory_passes: int = MISSING
     memory_augment: bool = MISSING
     memory_void: str = MISSING
+    patch_void: str = MISSING
     k: int = MISSING
     temperature: float = MISSING
     clusters: int | None = MISSING

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from paka.encoder import Encoder
 from paka.features import DenseFeatures, shown
 from paka.protocols.profile import Profile
+from paka.sources import VOID
 from paka.statistics import Metric, confusion_matrices
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Entry",
     "Outcome",
     "Profile",
+    "class_counts",
     "counted",
     "label_size",
     "segmentation",
@@ -114,6 +116,8 @@ def segmentation(
     query: DenseFeatures,
     profile: Profile,
     stated: Mapping[str, Any] | None = None,
+    *,
+    void: bool = False,
 ) -> Outcome:
     """Count predicted class ids as they come, and keep those that are shown.
 
@@ -122,13 +126,30 @@ def segmentation(
         query: Their labels.
         profile: Reads how mIoU is defined.
         stated: See `Outcome.stated`.
+        void: Whether void may be predicted: it then counts as one more class, of which no pixel is right.
     """
     counts, pictures = counted(
         predictions,
         query.shown,
-        lambda part, rows: confusion_matrices(part, query.labels[rows], query.num_classes),
+        lambda part, rows: class_counts(part, query.labels[rows], query.num_classes, void=void),
     )
     return Outcome(counts, (profile.iou,), pictures, stated or {})
+
+
+def class_counts(prediction: Tensor, labels: Tensor, classes: int, *, void: bool = False) -> Tensor:
+    """Count pixels by true and predicted class, per image; see `paka.statistics.confusion_matrices`.
+
+    Args:
+        prediction: Class ids, (n, H, W) uint8, with 255 for void if that may be predicted.
+        labels: Class ids with 255 for void, (n, H, W) uint8.
+        classes: Number of classes C.
+        void: Whether void may be predicted: it is then the class C, of which no pixel is right.
+
+    Returns:
+        (n, C, C) int64, or (n, C + 1, C + 1) with `void`.
+    """
+    found = prediction.masked_fill(prediction == VOID, classes) if void else prediction
+    return confusion_matrices(found, labels, classes + void)
 
 
 def counted(
