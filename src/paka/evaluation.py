@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -25,7 +24,7 @@ from paka.encoder import Encoder
 from paka.features import TRANSFORMS
 from paka.pictures import Gallery, Side, draw
 from paka.progress import Steps, showing, step
-from paka.protocols.harm import HarmReport, harm_report
+from paka.protocols.harm import HarmReport, harm_report, write_harm
 from paka.provenance import command_line, provenance, write_provenance
 from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
@@ -202,21 +201,12 @@ def _write(
     }
     np.savez_compressed(output_dir / "counts.npz", **counts)  # type: ignore[arg-type]  # numpy's stub takes them for its flag
     paths = {name: output_dir / name for name in ("results.csv", "results.json", "counts.npz")}
-    return paths | ({"harm.csv": _write_harm(output_dir / "harm.csv", harm)} if harm else {})
+    return paths | ({"harm.csv": write_harm(output_dir / "harm.csv", harm)} if harm else {})
 
 
 def _recomputable(result: Result) -> Tensor:
     """Return what the scores can be computed from again: sums over the images where that is enough."""
     return result.counts if any(metric.weighs for metric in result.metrics) else result.counts.sum(dim=0)
-
-
-def _write_harm(path: Path, harm: Mapping[str, HarmReport]) -> Path:
-    rows = [{"candidate": name, **row} for name, found in harm.items() for row in found.records()]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def _files(paths: Sequence[str]) -> list[str]:
