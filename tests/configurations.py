@@ -12,8 +12,29 @@ OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR /
 RENDERED = {"scenes", "portraits"}
 PHOTOGRAPHS = {"camvid": "camvid", "paper": "coco"}
 """Which data each preset asks for."""
+LABELLED = {
+    **dict.fromkeys(("nyu", "depth", "in_context_depth", "linear_depth"), ("nyu", "depth")),
+    **dict.fromkeys(("spair", "correspondence"), ("spair", "correspondence")),
+    "keypoints": ("keypoints", "correspondence"),
+    **dict.fromkeys(("davis", "label_propagation"), ("davis", "label_propagation")),
+    "frames": ("frames", "label_propagation"),
+}
+"""Which data set, and which protocols of it, options need that have to do with other labels than masks."""
 TOGETHER = [{"image_level", "image_tags"}, {"masked", "masked_features"}]
 """Options of the groups augmentation and objective that need each other."""
+
+SPECIAL = {
+    ("backbone", "timm"): ["backbone=timm", "backbone.name=deit3_small_patch16_224.fb_in1k"],
+    ("data", "mix"): [
+        "data=mix",
+        "data.parts.coco.root={root}/coco",
+        "data.parts.imagenet.root={root}/imagenet",
+    ],
+    ("eval", "unsupervised"): ["benchmark=voc", "benchmark.root={root}/voc", "eval=unsupervised"],
+    # Left out without a model of open_clip, and something has to be scored.
+    ("eval", "zero_shot"): ["eval=[knn,zero_shot]"],
+}
+"""Options that ask for others, or for what is theirs alone."""
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
@@ -26,13 +47,12 @@ def choosing(group: str, option: str, root: str = "x") -> list[str]:
     for augmentation, objective in map(sorted, TOGETHER):
         if (group, option) in (("augmentation", augmentation), ("objective", objective)):
             return [f"augmentation={augmentation}", f"objective={objective}"]
-    if (group, option) == ("backbone", "timm"):
-        return ["backbone=timm", "backbone.name=deit3_small_patch16_224.fb_in1k"]
-    if option in ("nyu", "depth", "in_context_depth", "linear_depth"):
-        chosen = group if option == "nyu" else "benchmark"
-        return [f"{chosen}=nyu", f"{chosen}.root={root}/nyu", "eval=depth"]
-    if (group, option) == ("data", "mix"):
-        return ["data=mix", *(f"data.parts.{part}.root={root}/{part}" for part in ("coco", "imagenet"))]
+    if (group, option) in SPECIAL:
+        return [override.format(root=root) for override in SPECIAL[group, option]]
+    if option in LABELLED and group != "profile":
+        name, protocols = LABELLED[option]
+        chosen = group if option == name else "benchmark"
+        return [f"{chosen}={name}", f"{chosen}.root={root}/{name}", f"eval={protocols}"]
     if group == "experiment" and option in PHOTOGRAPHS:
         return [f"experiment={option}", f"data.root={root}/{PHOTOGRAPHS[option]}"]
     has_root = group in ("data", "benchmark") and (CONF_DIR / "data" / f"{option}.yaml").is_file()

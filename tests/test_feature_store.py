@@ -3,14 +3,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from tests.doubles import NoiseImages, tiny_encoder
 
-from paka.feature_store import Extent, FeatureCache, images_digest, weights_digest
+from paka.feature_store import Extent, FeatureCache, images_digest, labels_digest, weights_digest
 from paka.features import DenseFeatures, extract
 from paka.frames import Frame
+from paka.sources.folder import Folder
+from paka.sources.subset import Subset
+from paka.workspace import Workspace
 
 FRAME = Frame(3, 4, 8, "stretch")
 FACTS = {"weights": "w", "images": "i"}
@@ -18,7 +22,9 @@ FACTS = {"weights": "w", "images": "i"}
 
 def filled(cache: FeatureCache, source: NoiseImages, indices: Sequence[int] = range(5)) -> DenseFeatures:
     storage = cache.open(FACTS, Extent(len(indices), 3, 4, 16, attends=True))
-    return extract(tiny_encoder(), source, frame=FRAME, indices=indices, batch_size=2, storage=storage)
+    return extract(
+        tiny_encoder(), source, frame=FRAME, indices=indices, workspace=Workspace(batch=2), storage=storage
+    )
 
 
 class Dying(NoiseImages):
@@ -36,7 +42,9 @@ class Dying(NoiseImages):
 
 def test_features_are_the_same_from_the_cache_and_no_image_is_read_again(tmp_path) -> None:
     cache = FeatureCache(tmp_path, "float32", 10**9)
-    plain = extract(tiny_encoder(), NoiseImages(), frame=FRAME, indices=range(5), batch_size=2)
+    plain = extract(
+        tiny_encoder(), NoiseImages(), frame=FRAME, indices=range(5), workspace=Workspace(batch=2)
+    )
     first, second = filled(cache, NoiseImages()), filled(cache, Dying(0))
     for found in (first, second):
         assert torch.equal(found.tokens, plain.tokens)
@@ -49,7 +57,9 @@ def test_a_killed_extraction_goes_on_where_it_was(tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         filled(cache, Dying(3))
     found = filled(cache, Dying(3))  # two of five were kept
-    whole = extract(tiny_encoder(), NoiseImages(), frame=FRAME, indices=range(5), batch_size=2)
+    whole = extract(
+        tiny_encoder(), NoiseImages(), frame=FRAME, indices=range(5), workspace=Workspace(batch=2)
+    )
     assert torch.equal(found.tokens, whole.tokens)
 
 
@@ -94,3 +104,19 @@ def test_tokens_that_are_no_numbers_name_the_image() -> None:
         encoder.model.norm.weight[0] = torch.nan
     with pytest.raises(ValueError, match="expected finite tokens, got NaN or infinity for noise 3"):
         extract(encoder, NoiseImages(), frame=FRAME, indices=[3, 4])
+
+
+def test_a_corrected_mask_has_other_outcomes_but_the_same_features(tmp_path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "train").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "images/train/0.png"), np.zeros((8, 8, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "masks/train/0.png"), np.zeros((8, 8), np.uint8))
+    before = Folder("train", root=tmp_path)
+    digests = images_digest(before, 1), labels_digest(before)
+    assert labels_digest(Subset(before, np.arange(1))) == digests[1]
+    mask = np.zeros((8, 8), np.uint8)
+    mask[3:, 2:] = 1
+    cv2.imwrite(str(tmp_path / "masks/train/0.png"), mask)
+    after = Folder("train", root=tmp_path, classes=["0"])
+    assert images_digest(after, 1) == digests[0]
+    assert labels_digest(after) != digests[1]

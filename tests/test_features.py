@@ -10,12 +10,25 @@ from tests.doubles import NoiseImages, tiny_encoder
 from paka.diagnostics import positional_r2
 from paka.features import TRANSFORMS, DenseFeatures, extract, rasa, read_masks, whiten, zscore
 from paka.frames import Frame
+from paka.workspace import Workspace
 
 
 def test_tokens_do_not_depend_on_the_batch_and_the_mode_is_restored() -> None:
     encoder = tiny_encoder().train()
-    whole = extract(encoder, NoiseImages(), frame=Frame(3, 4, 8, "stretch"), indices=range(5), batch_size=5)
-    single = extract(encoder, NoiseImages(), frame=Frame(3, 4, 8, "stretch"), indices=range(5), batch_size=2)
+    whole = extract(
+        encoder,
+        NoiseImages(),
+        frame=Frame(3, 4, 8, "stretch"),
+        indices=range(5),
+        workspace=Workspace(batch=5),
+    )
+    single = extract(
+        encoder,
+        NoiseImages(),
+        frame=Frame(3, 4, 8, "stretch"),
+        indices=range(5),
+        workspace=Workspace(batch=2),
+    )
     assert encoder.training
     assert whole.tokens.shape == (5, 3, 4, 16)
     assert whole.labels.shape == (5, 24, 32)

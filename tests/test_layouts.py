@@ -365,6 +365,10 @@ def test_openai_and_ijepa_names_are_left_to_timm(tmp_path: Path) -> None:
     torch.save(openai_clip(dict(model.state_dict())), tmp_path / "clip.pt")
     weights.load_file(other, tmp_path / "clip.pt")
     torch.testing.assert_close(other.forward_features(pixels()), model.forward_features(pixels()))
+    with pytest.raises(
+        ValueError, match=r"clip\.pt does not fit this backbone: blocks 2 for 3; missing blocks\.2"
+    ):
+        weights.load_file(network("clip", depth=3), tmp_path / "clip.pt")
     model, other = network("siglip"), network("siglip", seed=1)
     state = {f"module.{key}": value for key, value in model.state_dict().items()}
     torch.save(

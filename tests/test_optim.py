@@ -15,7 +15,7 @@ from paka.datamodule import PostTrainingData
 from paka.head import Branch, ProjectionHead
 from paka.module import PostTraining
 from paka.objectives import Correspondences
-from paka.optim import CosineSchedule, PolynomialSchedule, Recipe, parameter_groups
+from paka.optim import CosineSchedule, OneCycleSchedule, PolynomialSchedule, Recipe, parameter_groups
 
 STEPS = 4
 CLIP = 0.05
@@ -43,6 +43,17 @@ def test_polynomial_schedule_by_hand() -> None:
     assert PolynomialSchedule(2.0, 1.0, power=1.0)(50, 100) == pytest.approx(1.5)
     warmed = PolynomialSchedule(1.0, 0.0, power=1.0, warmup_steps=4)
     assert [warmed(step, 10) for step in (0, 1, 3, 4, 7)] == pytest.approx([0.25, 0.5, 1.0, 1.0, 0.5])
+
+
+def test_one_cycle_schedule_by_hand() -> None:
+    schedule = OneCycleSchedule(2.0, warmup_steps=4)
+    found = [schedule(step, 10) for step in range(10)]
+    warm = [1e-6 + (1 - 1e-6) * late / 4 for late in (0, 0, 1, 2, 3)]
+    left = [1 - late / 10 for late in (0, 0, 1, 2, 3)]
+    assert found[:5] == pytest.approx([2 * rise * share for rise, share in zip(warm, left, strict=True)])
+    assert found[5:] == pytest.approx([1 + math.cos(math.pi * step / 10) for step in range(5, 10)])
+    assert OneCycleSchedule(1.0)(0, 10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 10)))
+    assert OneCycleSchedule(1.0)(20, 10) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_groups_cover_every_trainable_parameter_once_and_decay_only_matrices() -> None:

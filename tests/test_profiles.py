@@ -12,15 +12,21 @@ from tests.protocols.synthetic import PROFILE, features
 
 from paka import assembly
 from paka.benchmark import Benchmark, Result, printed
-from paka.features import whiten
+from paka.config import build
+from paka.features import DenseFeatures, whiten
 from paka.protocols import Entry
 from paka.protocols.classification import outcome
 from paka.protocols.depth_errors import depth_estimate
+from paka.protocols.distortion import Distortion
 from paka.protocols.finetune import finetune
 from paka.protocols.image_level import Knn, global_knn
 from paka.protocols.in_context import in_context
 from paka.protocols.in_context_depth import in_context_depth
+from paka.protocols.knn_segmentation import KnnSegmentation, knn_segmentation
 from paka.protocols.linear import linear
+from paka.protocols.linear_depth import LinearDepth
+from paka.protocols.linear_windows import LinearWindows
+from paka.protocols.logistic_segmentation import LogisticSegmentation, logistic_segmentation
 from paka.protocols.overclustering import overclustering
 from paka.sources import VOID
 from paka.statistics import class_iou, iou_metric, matched, mean_iou
@@ -37,6 +43,15 @@ class VoidImages(NoiseImages):
         return mask
 
 
+class HalfVoid(NoiseImages):
+    """Noise of which the middle has no label: one row of patches and three quarters of the next."""
+
+    def mask(self, index):
+        mask = super().mask(index)
+        mask[19:36] = VOID
+        return mask
+
+
 def scored(profile, protocol=in_context, source=NoiseImages, **changes) -> float:
     settings = replace(SMALL, **{**profile, **changes})
     entry = Entry(protocol, "masks", "memory" if protocol is in_context else "plain")
@@ -48,6 +63,7 @@ def scored(profile, protocol=in_context, source=NoiseImages, **changes) -> float
     "switch",
     [
         {"aspect": "stretch"},
+        {"interpolation": "bicubic", "aspect": "stretch"},
         {"blue_std": 0.255},
         {"memory_passes": 2, "memory_augment": True},
         {"uncounted": 1},
@@ -57,12 +73,47 @@ def scored(profile, protocol=in_context, source=NoiseImages, **changes) -> float
     ids=lambda switch: next(iter(switch)),
 )
 def test_a_switch_moves_in_context(switch) -> None:
-    base = {"memory": switch["memory"]} if "memory" in switch else {}
+    base = {name: switch[name] for name in ("memory", "aspect") if name in switch and len(switch) > 1}
     assert scored(switch) != scored(base)
 
 
 def test_void_as_the_first_class_moves_in_context() -> None:
     assert scored({"memory_void": "first"}, source=VoidImages) != scored({}, source=VoidImages)
+
+
+@pytest.mark.parametrize("protocol", [knn_segmentation, logistic_segmentation])
+def test_void_that_votes_moves_probes_of_patches(protocol) -> None:
+    assert scored({"patch_void": "vote"}, protocol, HalfVoid) != scored({}, protocol, HalfVoid)
+
+
+def test_published_profiles_have_their_quirks() -> None:
+    capi, dinov3 = (
+        build(composed(f"profile={name}", name="evaluate").profile) for name in ("capi", "dinov3")
+    )
+    assert (capi.aspect, capi.interpolation, capi.patch_void) == ("stretch", "bicubic", "vote")
+    assert capi.of(KnnSegmentation) == KnnSegmentation([1, 3, 10, 30], ["cosine", "L2"])
+    assert capi.of(LogisticSegmentation).grid == LogisticSegmentation().grid
+    windows = dinov3.of(LinearWindows)
+    published = LinearWindows(
+        crop=None,
+        scales=[0.5, 2.0],
+        photometric=Distortion(32.0, [0.5, 1.5], [0.5, 1.5], 0.5),
+        dropout_first=True,
+        loss_over="all",
+        decay_vectors=True,
+        best_every=5000,
+        workers=6,
+    )
+    assert windows == published
+    assert (dinov3.interpolation, dinov3.depth_mean) == ("bilinear", "images")
+    assert dinov3.of(LinearDepth).eigen_crop
+
+
+def test_rules_state_filter_and_void() -> None:
+    assert "bicubic images" in replace(SMALL, interpolation="bicubic").rules
+    assert "void votes" in replace(SMALL, patch_void="vote").rules
+    assert "images" not in SMALL.rules
+    assert "votes" not in SMALL.rules
 
 
 def test_passes_alone_change_nothing_but_the_memory() -> None:
@@ -112,7 +163,9 @@ def test_matching_undoes_a_swap_of_classes() -> None:
     assert torch.equal(matched(several)[0], matched(counts))
 
 
-@pytest.mark.parametrize("name", ["clean", "hummingbird", "neco", "compact", "camvid", "street"])
+@pytest.mark.parametrize(
+    "name", ["clean", "hummingbird", "neco", "capi", "dinov3", "davis", "compact", "camvid", "street"]
+)
 def test_every_published_profile_is_whole(name) -> None:
     cfg = composed(f"profile={name}", name="evaluate")
     assert cfg.profile.name == name
@@ -143,8 +196,9 @@ def test_errors_of_depth_are_averaged_over_pixels_or_over_images() -> None:
     depth = torch.full((2, 4, 4), 2.0)
     depth[1, :, 1:] = 0.0
     guess = torch.stack([torch.full((4, 4), 3.0), torch.full((4, 4), 5.0)])
+    rooms = DenseFeatures(torch.zeros(2, 1, 1, 1), torch.zeros(2, 0, 0), 0, depth)
     pixels, images = (
-        depth_estimate([guess], depth, replace(PROFILE, depth_mean=mean)) for mean in ("pixels", "images")
+        depth_estimate([guess], rooms, replace(PROFILE, depth_mean=mean)) for mean in ("pixels", "images")
     )
     assert pixels.metrics[0].once(pixels.counts) == pytest.approx(((16 * 1 + 4 * 9) / 20) ** 0.5)
     assert images.metrics[0].once(images.counts) == pytest.approx((1 + 3) / 2)
@@ -163,7 +217,7 @@ def test_protocols_that_encode_images_are_left_out_where_tokens_are_changed() ->
         "tuned": Entry(finetune, "masks", "own"),
         "deep": Entry(in_context_depth, "depth"),
     }
-    sides = NoiseImages(), NoiseImages(), tiny_encoder()
+    sides = NoiseImages(), NoiseImages(), tiny_encoder(), SMALL
     fitting, skipped = assembly._applicable(entries, *sides, changed=True)
     assert list(fitting) == ["probe"]
     assert "encodes images itself" in skipped["tuned"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paka import search
-from paka.search import Neighbours, merge, nearest, working_bytes
+from paka.search import Neighbours, euclidean_offsets, merge, nearest, working_bytes
 
 
 def units(count: int, *, dim: int = 24, seed: int = 0) -> Tensor:
@@ -116,6 +116,25 @@ def test_shards_are_merged() -> None:
     torch.testing.assert_close(merged.scores, whole.scores)
 
 
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_offsets_make_it_euclidean(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    queries, keys = (torch.randn(count, 24, generator=generator) * 3 + 1 for count in (50, 700))
+    keys = (keys * torch.rand(700, 1, generator=generator)).to(dtype)
+    distances = np.linalg.norm(queries.double().numpy()[:, None] - keys.double().numpy()[None], axis=2)
+    found = nearest(queries, keys, 20, offsets=euclidean_offsets(keys, rows=64))
+    assert (found.indices.numpy() == np.argsort(distances, axis=1)[:, :20]).all()
+    assert (found.indices != nearest(queries, keys, 20).indices).any()
+
+
+def test_offsets_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one offset for each of 4 keys, got \(3,\)"):
+        nearest(units(3), units(4), 2, offsets=torch.zeros(3))
+    with pytest.raises(ValueError, match="no offsets with bfloat16"):
+        nearest(units(3), units(4), 2, offsets=torch.zeros(4), bfloat16=True)
+
+
 def test_what_cannot_be_searched_is_refused() -> None:
     with pytest.raises(ValueError, match="k from 1 to the number of keys, 4, got 5"):
         nearest(units(3), units(4), 5)
@@ -127,7 +146,7 @@ MEASURED = """
 import resource, torch
 from paka.search import nearest
 torch.set_num_threads(1)
-queries, keys = torch.randn({queries}, 64), torch.randn({keys}, 64)
+queries, keys = torch.randn({queries}, 64), torch.empty({keys}, 64, dtype=torch.{dtype}).normal_()
 nearest(queries[:8], keys[:4096].clone(), 4)  # what the first call takes for itself
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = nearest(queries, keys, {k})
@@ -135,9 +154,12 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
 
 
-@pytest.mark.parametrize(("queries", "keys", "k"), [(8_000, 40_000, 30), (2_000, 160_000, 200)])
-def test_memory_is_bounded_by_the_formula(queries: int, keys: int, k: int) -> None:
-    script = MEASURED.format(queries=queries, keys=keys, k=k)
+@pytest.mark.parametrize(
+    ("queries", "keys", "k", "dtype"),
+    [(8_000, 40_000, 30, "float32"), (2_000, 160_000, 200, "float32"), (1_000, 400_000, 10, "float16")],
+)
+def test_memory_is_bounded_by_the_formula(queries: int, keys: int, k: int, dtype: str) -> None:
+    script = MEASURED.format(queries=queries, keys=keys, k=k, dtype=dtype)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     # The allocator rounds up and keeps what is freed: a tenth and 16 MB.
     assert int(done.stdout) < 1.1 * working_bytes(queries, k, 64) + 16e6

@@ -314,7 +314,7 @@ def test_encoders_are_compared_in_one_run(
     assert first == second
     kept = json.loads((tmp_path / "results.json").read_text())
     assert [row["protocol"] for row in kept["scores"]] == [row["protocol"] for row in scored]
-    assert list(kept["skipped"]) == ["in_context_depth", "linear_depth"]
+    assert list(kept["skipped"]) == ["in_context_depth", "linear_depth", "zero_shot"]
     drift = [row for row in rows(tmp_path / "harm.csv") if row["name"] == "patch cosine drift"]
     assert [row["candidate"] for row in drift] == ["a", "b"]
     assert all(float(row["change"]) > 0 for row in drift)
@@ -325,3 +325,57 @@ def test_encoders_are_compared_in_one_run(
     assert f"{first[0]}" in (tmp_path / "report.html").read_text()
     assert "report.html" in out
     assert len(list((tmp_path / "kept").glob("*/facts.json"))) == 4, "two splits of two different weights"
+
+
+def test_snapshots_are_kept_and_the_best_by_an_estimate_is_exported(
+    tmp_path: Path, photographs: Path
+) -> None:
+    train(tmp_path, photographs, "snapshots=2", "choose=dse", "eval=none")
+    kept = sorted((tmp_path / "snapshots").iterdir())
+    assert [path.name for path in kept] == [f"step_00000{step}.safetensors" for step in (0, 2, 4)]
+    estimates = {row["checkpoint"]: float(row["dse"]) for row in rows(tmp_path / "choice.csv")}
+    assert list(estimates) == [path.stem for path in kept]
+    best = max(estimates, key=lambda name: estimates[name])
+    exported, chosen = (
+        load_file(tmp_path / "encoder.safetensors"),
+        load_file(tmp_path / "snapshots" / f"{best}.safetensors"),
+    )
+    assert all(torch.equal(exported[name], value) for name, value in chosen.items())
+    assert (
+        f"{best.replace('_', ' ')} of 4, chosen without labels by dse" in (tmp_path / "report.md").read_text()
+    )
+
+
+def test_a_killed_evaluation_goes_on_and_gives_the_same_result(tmp_path: Path, photographs: Path) -> None:
+    settings = [one for one in SMALL if one.startswith(("backbone.pretrained", "backbone.enc", "profile."))]
+    command = ["-m", "paka.evaluate", *settings, "benchmark=folder", f"benchmark.root={photographs}"]
+    command += ["eval=[in_context,linear,overclustering]", "profile.seeds=4"]
+
+    def evaluate(name: str, cache: str) -> list[str]:
+        return [*command, f"hydra.run.dir={tmp_path / name}", f"cache={tmp_path / cache}"]
+
+    process = start(evaluate("killed", "cache"))
+    started = time.monotonic()
+    while len(list((tmp_path / "cache").glob("outcomes/*.npz"))) < 2:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < started + 120
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "killed" / "results.csv").exists()
+    printed = []
+    for name, cache in (("resumed", "cache"), ("undisturbed", "other")):
+        out, err = start(evaluate(name, cache)).communicate(timeout=240)
+        assert (tmp_path / name / "results.csv").exists(), err
+        printed.append(out)
+    assert 2 <= printed[0].count("kept from before") < 12
+    assert "kept from before" not in printed[1]
+    resumed, undisturbed = (
+        (tmp_path / name / "results.csv").read_text() for name in ("resumed", "undisturbed")
+    )
+    assert resumed == undisturbed
+    with (
+        np.load(tmp_path / "resumed" / "counts.npz") as first,
+        np.load(tmp_path / "undisturbed" / "counts.npz") as second,
+    ):
+        assert all(np.array_equal(first[name], second[name]) for name in second.files)

@@ -26,7 +26,7 @@ from paka.head import Branch
 from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.outcome_store import OutcomeStore
-from paka.protocols import Entry
+from paka.protocols import Entry, Profile
 from paka.sources import Source
 from paka.sources.subset import is_labelled, labelled_splits, open_images, subset, verify_labels
 from paka.tuning import Tuning
@@ -133,7 +133,8 @@ def build_benchmark(
         build(cfg.benchmark.source), cfg.benchmark.splits, split, seed=cfg.benchmark.subset_seed
     )
     entries = {name: build(node) for name, node in cfg.eval.protocols.items()}
-    protocols, skipped = _applicable(entries, train, query, encoder, changed=changed)
+    profile: Profile = build(cfg.profile)
+    protocols, skipped = _applicable(entries, train, query, encoder, profile, changed=changed)
     if not protocols and not is_labelled(query):
         return None
     _check_some(protocols, skipped, query)
@@ -146,11 +147,12 @@ def build_benchmark(
         name: OmegaConf.to_container(cfg[name], resolve=True)
         for name in ("backbone", "benchmark", "eval", "profile")
     }
+    stamps = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in profile.files]
     room = room or Room()
     return Benchmark(
         train,
         query,
-        build(cfg.profile),
+        profile,
         protocols,
         cfg.seed,
         limit,
@@ -158,7 +160,7 @@ def build_benchmark(
         room.cache,
         room.outcomes,
         {name: plain[name] for name in ("backbone", "benchmark")},
-        {name: [plain["profile"], plain["eval"]["protocols"][name]] for name in protocols},  # type: ignore[call-overload,index]
+        {name: [plain["profile"], stamps, plain["eval"]["protocols"][name]] for name in protocols},  # type: ignore[call-overload,index]
         room.workspace,
     )
 
@@ -178,30 +180,58 @@ class Room:
     workspace: Workspace = field(default_factory=Workspace)
 
 
-def build_room(cfg: DictConfig) -> Room:
-    """Return where an evaluation keeps things and computes, as its configuration says."""
-    device = torch.device(
-        "cuda"
-        if cfg.device == "auto" and torch.cuda.is_available()
-        else "cpu"
-        if cfg.device == "auto"
-        else cfg.device
-    )
+def build_room(cfg: DictConfig, *, shared: bool = False) -> Room:
+    """Return where an evaluation keeps things and computes, as its configuration says.
+
+    Args:
+        cfg: The configuration of an evaluation.
+        shared: Whether several processes share it, each on a GPU of its own if there are any.
+    """
     dtype = {"float32": torch.float32, "float16": torch.float16}[cfg.store]
-    if cfg.cache is None:
-        return Room(workspace=Workspace(device, dtype))
-    folder = Path(cfg.cache)
+    folder = None if cfg.cache is None else Path(cfg.cache)
+    large = None if folder is None else folder / "large"
+    workspace = Workspace(_device(cfg.device), dtype, large, cfg.batch, shared)
+    if folder is None:
+        return Room(workspace=workspace)
     cache = FeatureCache(folder, cfg.store, int(cfg.cache_limit * 1e9))
-    return Room(cache, OutcomeStore(folder / "outcomes"), Workspace(device, dtype, folder / "large"))
+    return Room(cache, OutcomeStore(folder / "outcomes"), workspace)
+
+
+def _device(name: str) -> torch.device:
+    """Return a device by its name; `auto` is this process's GPU if there is one.
+
+    Raises:
+        ValueError: There is no such GPU.
+    """
+    available = torch.cuda.device_count()
+    if name == "auto":
+        return (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % available)
+            if available
+            else torch.device("cpu")
+        )
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= available:
+        raise ValueError(
+            f"expected one of {available} GPUs, got device={name}: set device=auto or device=cpu"
+        )
+    return device
 
 
 def _applicable(
-    entries: dict[str, Entry], train: Source | None, query: Source, encoder: Encoder, *, changed: bool
+    entries: dict[str, Entry],
+    train: Source | None,
+    query: Source,
+    encoder: Encoder,
+    profile: Profile,
+    *,
+    changed: bool,
 ) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Return the protocols that fit the images and the encoder, and for the others why they do not."""
+    """Return the protocols that fit the images, the encoder and the settings, and for the others why they do not."""
     has = {
         "images": True,
         "masks": bool(query.classes),
+        "background": query.classes[:1] == ("background",),
         "depth": query.has_depth,
         "tags": bool(query.tag_names or query.classes),
         "keypoints": bool(query.pairs),
@@ -210,13 +240,16 @@ def _applicable(
     skipped = {}
     for name, entry in entries.items():
         if not has[entry.reads]:
-            skipped[name] = f"{query.name} has no {entry.reads}"
+            what = "masks of classes" if entry.reads == "masks" else entry.reads
+            skipped[name] = f"{query.name} has no {what}"
         elif entry.trains and train is None:
             skipped[name] = f"{query.name} has no labelled training images"
         elif entry.attends and not encoder.has_class_token:
             skipped[name] = "the encoder has no class token whose attention could be read"
         elif changed and entry.views == "own":
             skipped[name] = "it encodes images itself, so their tokens cannot be changed by features="
+        elif entry.ready is not None and (reason := entry.ready(profile, encoder)) is not None:
+            skipped[name] = reason
     return {name: entry for name, entry in entries.items() if name not in skipped}, skipped
 
 
@@ -227,7 +260,13 @@ def _check_some(protocols: dict[str, Entry], skipped: dict[str, str], images: So
         ValueError: There is none.
     """
     if not protocols:
-        fitting = "dense" if images.classes else "depth" if images.has_depth else "all"
+        known = {
+            "dense": images.classes,
+            "depth": images.has_depth,
+            "correspondence": images.pairs,
+            "label_propagation": images.videos,
+        }
+        fitting = next((name for name, there in known.items() if there), "all")
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         message = f"eval: expected protocols that fit, got none ({reasons}): set eval={fitting}"
         raise ValueError(message)

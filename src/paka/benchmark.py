@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +13,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from paka.collectives import is_first, wait_for_all
 from paka.encoded import Encoded
 from paka.encoder import Encoder
-from paka.feature_store import FeatureCache, digest_of, images_digest
+from paka.feature_store import FeatureCache, images_digest, labels_digest
 from paka.features import DenseFeatures, Transform
 from paka.frames import Frame
 from paka.memory_views import MemoryViews
 from paka.outcome_store import OutcomeStore
-from paka.progress import step
+from paka.progress import pass_over, step
 from paka.protocols import Entry, Outcome, Profile
 from paka.protocols.harm import ImageTokens
 from paka.scores import Score
+from paka.sharing import by_all, by_first
 from paka.sources import Source
 from paka.sources.subset import Subset
 from paka.statistics import Metric, bootstrap, paired_bootstrap
+from paka.warps import WarpPairs
 from paka.workspace import Workspace
 
 
@@ -123,27 +126,54 @@ class Benchmark:
             for name in self.protocols
         }
 
+    def alone(self) -> Benchmark:
+        """Return the same for this process alone, when others have gone."""
+        return replace(self, workspace=replace(self.workspace, shared=False))
+
     def steps(self, encoders: int) -> list[str]:
         """Return the kinds of steps that running that many encoders takes, for a progress bar."""
-        sets = {"train", "query"} | {entry.views for entry in self.protocols.values()} & {"memory", "warped"}
-        once = [f"encode {name}" for name in sorted(sets)] + len(self._seeds) * [*self.protocols]
+        read = {
+            name
+            for entry in self.protocols.values()
+            for name in self.sets(entry)[0 if entry.trains else 1 :]
+            if entry.views != "own"
+        }
+        once = [f"encode {name}" for name in sorted(read)] + len(self._seeds) * [*self.protocols]
         return encoders * once
+
+    def sets(self, entry: Entry) -> tuple[str, str]:
+        """Return which sets of images a protocol reads, to train on and to score; see `images`."""
+        augmented = self.profile.memory_passes > 1 or self.profile.memory_augment
+        memory = "memory" if entry.views == "memory" and augmented else "train"
+        scored = "warped" if entry.views == "warped" else "query"
+        return scored if self.train is None else memory, scored
 
     def _outcome(self, name: str, encoded: Encoded, seed: int) -> Outcome:
         """Run one protocol with one seed, unless its outcome is kept from an evaluation before."""
         facts = self._outcome_facts(name, encoded, seed)
         found = None if self.kept is None else self.kept.get(facts, self.profile)
-        if found is None:
+        if found is not None:
+            pass_over(name, f"{encoded.name} {name}".strip())
+        else:
             found = self._computed(self.protocols[name], name, encoded, seed, facts)
-            if self.kept is not None:
-                self.kept.put(facts, found)
+            self._keep(facts, found)
         return found
+
+    def _keep(self, facts: Mapping[str, Any], outcome: Outcome) -> None:
+        """Keep an outcome; of several processes the first does, and no other goes on before it has."""
+        if self.kept is None:
+            return
+        if not self.workspace.shared or is_first():
+            self.kept.put(facts, outcome)
+            shutil.rmtree(self.kept.unfinished(facts), ignore_errors=True)
+        if self.workspace.shared:
+            wait_for_all()
 
     def _outcome_facts(self, name: str, encoded: Encoded, seed: int) -> dict[str, Any]:
         transform = encoded.transform
         return {
             **self.facts,
-            "asked": self.asked.get(name),
+            "asked": [name, repr(self.profile), self.asked.get(name)],
             "weights": encoded.weights,
             "images": self._digests,
             "transform": None if transform is None else getattr(transform, "__name__", repr(transform)),
@@ -155,37 +185,59 @@ class Benchmark:
         sides = [
             self.images(name) for name in ("train", "query") if name != "train" or self.train is not None
         ]
-        return [images_digest(side, len(side)) for side in sides]
+        return [digest for side in sides for digest in (images_digest(side, len(side)), labels_digest(side))]
 
     def _computed(
         self, entry: Entry, name: str, encoded: Encoded, seed: int, facts: Mapping[str, Any]
     ) -> Outcome:
-        title = f"{encoded.name} {name}".strip()
+        title, shared = f"{encoded.name} {name}".strip(), self.workspace.shared
         if entry.views == "own":
-            if encoded.transform is not None:
-                message = f"expected features=none with protocols that encode images themselves, got {name}: leave it out of eval"
-                raise ValueError(message)
-            sides = self.images("train"), self.images("query")
+            run = self._of_sources(entry, name, encoded, seed, facts)
             with step(name, title):
-                return entry.run(
-                    encoded.encoder, *sides, self.profile, seed=seed, folder=self._unfinished(facts)
-                )
-        train, query = encoded.pair(entry)
-        with step(name, title):
-            return entry.run(train, _scored_at(self.profile.scored_at, query), self.profile, seed=seed)
+                return by_first(run, self.profile) if shared else run()
+        train, scored = encoded.pair(entry)
+        query = _scored_at(self.profile.scored_at, scored)
 
-    def _unfinished(self, facts: Mapping[str, Any]) -> Path | None:
-        """Return where a protocol that trains for long may keep what it goes on from."""
-        return None if self.kept is None else self.kept.folder / "unfinished" / digest_of(facts)[:32]
+        def of(part: DenseFeatures) -> Outcome:
+            return entry.run(train, part, self.profile, seed=seed)
+
+        with step(name, title):
+            if shared and not entry.pools:
+                return by_all(of, query, self.profile)
+            return by_first(lambda: of(query), self.profile) if shared else of(query)
+
+    def _of_sources(
+        self, entry: Entry, name: str, encoded: Encoded, seed: int, facts: Mapping[str, Any]
+    ) -> Callable[[], Outcome]:
+        """Return what runs a protocol that encodes images itself.
+
+        Raises:
+            ValueError: Its tokens were to be changed.
+        """
+        if encoded.transform is not None:
+            message = f"expected features=none with protocols that encode images themselves, got {name}: leave it out of eval"
+            raise ValueError(message)
+        folder = None if self.kept is None else self.kept.unfinished(facts)
+        sides = self.images("train"), self.images("query")
+        return lambda: entry.run(encoded.encoder, *sides, self.profile, seed=seed, folder=folder)
 
     @property
     def _seeds(self) -> range:
         return range(self.seed, self.seed + self.profile.seeds)
 
     def images(self, name: str) -> Source:
-        """Return a set of images: `train`, `query`, or `memory`, the training images as they enter the memory."""
-        if name == "query":
-            return _first(self.query, self.query_images)
+        """Return a set of images.
+
+        Args:
+            name: `train`; `query`, those that are scored; `warped`, these with a warped copy of each; or `memory`, the
+                training images as they enter the memory.
+
+        Raises:
+            ValueError: There are no training images.
+        """
+        if name in ("query", "warped"):
+            scored = _first(self.query, self.query_images)
+            return scored if name == "query" else WarpPairs(scored, seed=self.seed)
         if self.train is None:
             raise ValueError(
                 f"expected labelled training images of {self.query.name}, which has none: choose another benchmark"
@@ -209,8 +261,9 @@ class Benchmark:
 
     def frame(self, encoder: Encoder) -> Frame:
         """Return the grid of tokens that images are brought to."""
-        rows, columns = self.profile.grid
-        return Frame(rows, columns, encoder.patch_size, self.profile.aspect)
+        profile = self.profile
+        rows, columns = profile.grid
+        return Frame(rows, columns, encoder.patch_size, profile.aspect, profile.interpolation)
 
     def compare(
         self, before: Mapping[str, Result], after: Mapping[str, Result] | None, *, method: str

@@ -63,8 +63,9 @@ def check_up(cfg: DictConfig) -> None:
         paths["contact_sheet.png"] = sheet
     _close(name, found, paths, time.monotonic() - started, console)
     program = "train" if cfg.benchmark is None else "evaluate"
-    depth = ["eval=depth"] if any(split["depth"] for split in found["splits"]) else []
-    _next(_command(program, "data" if cfg.benchmark is None else "benchmark", *depth), console)
+    fitting = {"depth": "eval=depth", "pairs": "eval=correspondence", "videos": "eval=label_propagation"}
+    probes = [probe for kind, probe in fitting.items() if any(split[kind] for split in found["splits"])]
+    _next(_command(program, "data" if cfg.benchmark is None else "benchmark", *probes[:1]), console)
 
 
 def write_miniatures(cfg: DictConfig) -> None:
@@ -94,13 +95,19 @@ def write_miniatures(cfg: DictConfig) -> None:
 
 
 def print_findings(found: Mapping[str, Any], console: Console) -> None:
-    """Print what `summary` returned: splits, classes, depth, warnings and problems, each if there is any."""
+    """Print what `summary` returned: splits, classes, depth, pairs, videos, warnings and problems, as far as there are any."""
     _print_splits(found["splits"], console)
     for labelled in _by_classes(found["splits"]):
         _print_classes(labelled, console)
     deep = [split for split in found["splits"] if split["depth"]]
     if deep:
         _print_depth(deep, console)
+    paired = [split for split in found["splits"] if split["pairs"]]
+    if paired:
+        _print_pairs(paired, console)
+    moving = [split for split in found["splits"] if split["videos"]]
+    if moving:
+        _print_videos(moving, console)
     if found["warnings"]:
         _heading("Warnings", console)
         for warning in found["warnings"]:
@@ -260,6 +267,20 @@ def _print_depth(splits: list[dict[str, Any]], console: Console) -> None:
         for split in splits
     ]
     report.print_columns(header, rows, [True, *[False] * 4], console)
+
+
+def _print_pairs(splits: list[dict[str, Any]], console: Console) -> None:
+    _heading("Pairs of images with keypoints", console)
+    names = ("pairs", "points", "categories")
+    rows = [[split["split"], *(f"{split['pairs'][name]:,}" for name in names)] for split in splits]
+    report.print_columns(["split", *names], rows, [True, *[False] * 3], console)
+
+
+def _print_videos(splits: list[dict[str, Any]], console: Console) -> None:
+    _heading("Videos: their lengths in frames, frames with a mask, objects", console)
+    names = ("videos", "shortest", "longest", "masks", "objects")
+    rows = [[split["split"], *(f"{split['videos'][name]:,}" for name in names)] for split in splits]
+    report.print_columns(["split", *names], rows, [True, *[False] * 5], console)
 
 
 def _print_problems(problems: list[dict[str, str]], console: Console) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -12,6 +15,58 @@ from torch.distributed.nn.functional import all_reduce
 def many_processes() -> bool:
     """Return whether other processes train along."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+@contextmanager
+def group_of_processes(folder: str | None) -> Iterator[bool]:
+    """Join the processes that torchrun started, if there are several; yields whether there are.
+
+    They meet for plain objects only, which takes no GPU.
+
+    Args:
+        folder: What they share files in.
+
+    Raises:
+        ValueError: There are several, and no folder.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield False
+        return
+    if folder is None:
+        raise ValueError("expected a folder that all processes share, got cache=null: set cache to one")
+    distributed.init_process_group("gloo")
+    try:
+        yield True
+    finally:
+        distributed.destroy_process_group()
+
+
+def own_share(count: int) -> range:
+    """Return which of `count` items are this process's: an equal number for each, one after another."""
+    if not many_processes():
+        return range(count)
+    rank, processes = distributed.get_rank(), distributed.get_world_size()
+    return range(rank * count // processes, (rank + 1) * count // processes)
+
+
+def is_first() -> bool:
+    """Return whether this process speaks for all."""
+    return not many_processes() or distributed.get_rank() == 0
+
+
+def wait_for_all() -> None:
+    """Go on once all processes have come here."""
+    if many_processes():
+        distributed.barrier()
+
+
+def gathered(value: Any) -> list[Any]:
+    """Return what each process has, in their order, the same on all of them; plain types and tensors on the CPU."""
+    if not many_processes():
+        return [value]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, value)
+    return found
 
 
 def sum_over_processes(local: Tensor) -> Tensor:

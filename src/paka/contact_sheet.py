@@ -96,7 +96,7 @@ def _cell(split: SplitFindings, source: Source, index: int) -> Cell:
     try:
         image = source.image(index)
         cell = cell._replace(image=image)
-        if split.classes:
+        if split.classes or source.videos:
             cell = cell._replace(mask=overlay(image, source.mask(index), source.palette))
         if source.has_depth:
             cell = cell._replace(depth=source.depth(index))

@@ -18,18 +18,32 @@ class LinearDecoder(nn.Module):
         dim: Channels D of the tokens.
         classes: Number of classes C.
         batch_norm: Whether channels are batch-normalised before it.
+        dropout: Probability of dropping a channel of an image, all over.
+        dropout_first: Whether that comes before the normalisation, whose variance then counts what dropout adds.
     """
 
-    def __init__(self, dim: int, classes: int, *, batch_norm: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        *,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        dropout_first: bool = False,
+    ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(dim) if batch_norm else nn.Identity()
+        self.drop = nn.Dropout2d(dropout)
+        self.dropout_first = dropout_first
         self.classify = nn.Conv2d(dim, classes, 1)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return logits (B, C, h, w) of patch tokens (B, h, w, D)."""
-        logits: Tensor = self.classify(self.norm(patches.permute(0, 3, 1, 2)))
+        channels = patches.permute(0, 3, 1, 2)
+        found = self.norm(self.drop(channels)) if self.dropout_first else self.drop(self.norm(channels))
+        logits: Tensor = self.classify(found)
         return logits
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from paka.collectives import is_first, wait_for_all
 from paka.encoder import Encoder
 from paka.feature_store import FeatureCache, Storage, images_digest, weights_digest
 from paka.features import DenseFeatures, Transform, extent, extract, taken
@@ -40,19 +41,12 @@ class Encoded:
 
     def pair(self, entry: Entry) -> tuple[DenseFeatures | None, DenseFeatures]:
         """Return the features that a protocol reads: those of the training images, if it does, and of the scored ones."""
-        names = self._names(entry)
+        names = self.benchmark.sets(entry)
         if self.transform is None:
             return (self.features(names[0]) if entry.trains else None), self.features(names[1])
         if self.changed is None or self.changed[0] != names:
             self.changed = names, self.transform(*map(self.features, names))
         return self.changed[1]
-
-    def _names(self, entry: Entry) -> tuple[str, str]:
-        """Return which sets a protocol reads; passes and augmentation of a plain memory are no set of its own."""
-        profile = self.benchmark.profile
-        memory = entry.views == "memory" and (profile.memory_passes > 1 or profile.memory_augment)
-        train = "query" if self.benchmark.train is None else "memory" if memory else "train"
-        return train, "warped" if entry.views == "warped" else "query"
 
     def features(self, name: str) -> DenseFeatures:
         """Return the plain features of a set of images; see `Benchmark.images`."""
@@ -69,7 +63,7 @@ class Encoded:
         benchmark = self.benchmark
         source, frame = benchmark.images(name), benchmark.frame(self.encoder)
         storage = None if benchmark.cache is None else self._storage(benchmark.cache, source, frame)
-        if storage is not None and storage.done == len(source):
+        if storage is not None and storage.complete:
             found = taken(storage, source, frame=frame, indices=indices)
         else:
             encoder = self.encoder.to(benchmark.workspace.device)
@@ -90,7 +84,13 @@ class Encoded:
         )
 
     def _storage(self, cache: FeatureCache, source: Source, frame: Frame) -> Storage:
-        return cache.open(self.facts(source), extent(self.encoder, frame, len(source)))
+        """Return where features are kept; the first of several processes makes the place, and the others find it."""
+        if self.benchmark.workspace.shared and not is_first():
+            wait_for_all()
+        storage = cache.open(self.facts(source), extent(self.encoder, frame, len(source)))
+        if self.benchmark.workspace.shared and is_first():
+            wait_for_all()
+        return storage
 
     def facts(self, source: Source) -> Mapping[str, Any]:
         """Return what the features of a source's images depend on, as JSON."""
@@ -102,4 +102,5 @@ class Encoded:
             "variant": list(source.variant),
             "grid": list(profile.grid),
             "aspect": profile.aspect,
+            "interpolation": profile.interpolation,
         }

@@ -15,6 +15,7 @@ from paka.document import Figure
 from paka.encoder import Encoder
 from paka.figures.curves import curves_figure
 from paka.pictures import Gallery, Side, draw
+from paka.protocols.harm import HarmReport, harm_report, write_harm
 from paka.provenance import command_line, provenance
 from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
@@ -40,15 +41,18 @@ def write_evidence(
     """
     output_dir = Path(cfg.output_dir)
     path = output_dir / "encoder.safetensors"
-    weights.save(trained.model, path, **_facts_of(cfg, trained))
+    weights.save(trained.model, path, **weights_facts(cfg, trained))
     scores: list[Score] = []
     galleries: list[Gallery] = []
+    harm: dict[str, HarmReport] = {}
     if benchmark is not None:
         after = benchmark.run(trained)
         scores = benchmark.compare(before, after, method=cfg.method)
         write_results(output_dir / "results.csv", scores)
         sides = {"before": Side(encoder, before), cfg.method: Side(trained, after)}
         galleries = draw(output_dir / "figures", benchmark, sides, scores)
+        harm = {cfg.method: harm_report(benchmark.tokens(encoder), benchmark.tokens(trained))}
+        write_harm(output_dir / "harm.csv", harm)
     written = write_report(
         output_dir,
         RunReport(
@@ -59,20 +63,21 @@ def write_evidence(
             provenance=provenance(),
             galleries=galleries,
             training=[draw_curves(output_dir)],
+            harm=harm,
             skipped={} if benchmark is None else benchmark.skipped,
             loading=assembly.loading_lines(cfg, path),
         ),
     )
-    others = ("results.csv", "metrics.csv", "skipped.csv")
+    others = ("results.csv", "harm.csv", "metrics.csv", "skipped.csv", "choice.csv")
     paths = {path.name: path, **written, **{name: output_dir / name for name in others}}
     report.closing(scores, {name: path for name, path in paths.items() if path.exists()}, next_command())
 
 
-def _facts_of(cfg: DictConfig, trained: Encoder) -> dict[str, str]:
+def weights_facts(cfg: DictConfig, encoder: Encoder) -> dict[str, str]:
     """Return what has to travel with the weights to use them, and to be allowed to."""
     return {
         "timm_model": cfg.backbone.encoder.model,
-        "licence_of_start": assembly.licence(cfg, trained),
+        "licence_of_start": assembly.licence(cfg, encoder),
         "pos_embed": str(cfg.backbone.encoder.resampling or "timm"),
     }
 

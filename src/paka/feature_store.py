@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from paka.encoder import Encoder
 from paka.sources import Source
 from paka.workspace import Workspace, check_disk
 
-_LAYOUT = 2
+_LAYOUT = 3
 """Raised whenever stored features would be read wrongly by older code, or older ones by this."""
 
 
@@ -51,34 +51,48 @@ class Extent(NamedTuple):
             "globals": (n, dim),
             "attention": (n, *seen),
             "sizes": (n, 2),
+            "filled": (n,),
         }
 
 
-_DTYPES = {"globals": torch.float32, "attention": torch.float32, "sizes": torch.int32}
+_DTYPES = {
+    "globals": torch.float32,
+    "attention": torch.float32,
+    "sizes": torch.int32,
+    "filled": torch.uint8,
+}
 """Types of the arrays but for the tokens, whose type is chosen."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Storage:
-    """Features of n images that are filled in from the first image on.
+    """Features of n images that are filled in some at a time, perhaps by several processes.
 
     Attributes:
-        arrays: By name, in memory or mapped from files; see `Extent.shapes`.
-        done: Images that are filled in.
-        keep: Called after each write with the number of images that are filled in.
+        arrays: By name, in memory or mapped from files; see `Extent.shapes`. `filled` says which images are there.
+        flush: Called after each write to secure it.
     """
 
     arrays: Mapping[str, Tensor]
-    done: int = 0
-    keep: Callable[[int], None] | None = None
+    flush: Callable[[], None] | None = None
 
-    def put(self, start: int, **values: Tensor) -> None:
-        """Fill in the images from `start` on: a value (b, ...) for each array."""
-        for name, array in self.arrays.items():
-            array[start : start + len(values[name])] = values[name].to(array.dtype)
-        self.done = start + len(values["tokens"])
-        if self.keep is not None:
-            self.keep(self.done)
+    @property
+    def complete(self) -> bool:
+        """Whether all images are there."""
+        return bool(self.arrays["filled"].all())
+
+    def missing(self, share: range) -> list[int]:
+        """Return which images of a share are not there yet."""
+        return [index for index in share if not self.arrays["filled"][index]]
+
+    def put(self, places: Sequence[int], **values: Tensor) -> None:
+        """Fill in some images: a value (b, ...) for each array."""
+        rows = torch.tensor(places)
+        for name, value in values.items():
+            self.arrays[name][rows] = value.to(self.arrays[name].dtype)
+        self.arrays["filled"][rows] = 1
+        if self.flush is not None:
+            self.flush()
 
 
 def in_memory(extent: Extent, workspace: Workspace) -> Storage:
@@ -88,12 +102,12 @@ def in_memory(extent: Extent, workspace: Workspace) -> Storage:
         MemoryError: There is no room for them.
     """
     what = f"the features of {extent.images} images"
-    return Storage(
-        {
-            name: workspace.empty(*shape, dtype=_DTYPES.get(name, workspace.dtype), what=what)
-            for name, shape in extent.shapes.items()
-        }
-    )
+    arrays = {
+        name: workspace.empty(*shape, dtype=_DTYPES.get(name, workspace.dtype), what=what)
+        for name, shape in extent.shapes.items()
+    }
+    arrays["filled"].zero_()
+    return Storage(arrays)
 
 
 @dataclass(frozen=True)
@@ -128,16 +142,13 @@ class FeatureCache:
             _create(place, facts, extent)
         _check(place, facts)
         os.utime(place)  # what is used last is removed last
-        progress = place / "done"
         arrays = {name: _mapped(place / f"{name}.npy") for name in extent.shapes}
 
-        def keep(done: int) -> None:
-            for array in arrays.values():
+        def flush() -> None:
+            for array in arrays.values():  # `filled` last
                 array.flush()
-            _write(progress, str(done))
 
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Storage(tensors, int(progress.read_text()), keep)
+        return Storage({name: torch.from_numpy(array) for name, array in arrays.items()}, flush)
 
     def _make_room(self, extent: Extent) -> None:
         needed = math.prod(extent.shapes["tokens"]) * np.dtype(self.dtype).itemsize
@@ -156,7 +167,6 @@ def _create(place: Path, facts: Mapping[str, Any], extent: Extent) -> None:
     for name, shape in extent.shapes.items():
         kind = str(_DTYPES.get(name, facts["dtype"])).removeprefix("torch.")
         np.lib.format.open_memmap(place / f"{name}.npy", mode="w+", dtype=kind, shape=shape).flush()
-    _write(place / "done", "0")
     _write(place / "facts.json", json.dumps(facts, indent=2, sort_keys=True))
 
 
@@ -202,10 +212,28 @@ def images_digest(source: Source, count: int) -> str:
     """Return the SHA-256 of which images these are: their names, and size and date of those that are files."""
     digest = hashlib.sha256(repr((source.name, source.split, source.classes, count)).encode())
     for index in range(count):
-        name = source.item(index)
-        digest.update(f"\0{name}".encode())
-        path = Path(name)
-        if path.is_file():
-            status = path.stat()
-            digest.update(f":{status.st_size}:{status.st_mtime_ns}".encode())
+        digest.update(_stamp(source.item(index)))
     return digest.hexdigest()
+
+
+def labels_digest(source: Source) -> str:
+    """Return the SHA-256 of what is known of images: size and date of the files of labels, and the points of pairs.
+
+    Where labels have no files, the source's own code makes them.
+    """
+    digest = hashlib.sha256()
+    for index in range(len(source)):
+        digest.update(_stamp(source.label_item(index)))
+    for pair in source.pairs:
+        digest.update(repr((pair.first, pair.second, pair.extent, pair.category, len(pair.points))).encode())
+        digest.update(pair.points.tobytes() + pair.targets.tobytes())
+    return digest.hexdigest()
+
+
+def _stamp(name: str) -> bytes:
+    """Return a name, and if it is that of a file, its size and date."""
+    path = Path(name)
+    if not name or not path.is_file():
+        return f"\0{name}".encode(errors="surrogateescape")
+    status = path.stat()
+    return f"\0{name}:{status.st_size}:{status.st_mtime_ns}".encode(errors="surrogateescape")

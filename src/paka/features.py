@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from paka.collectives import own_share, wait_for_all
 from paka.encoder import Encoder, Tokens
 from paka.feature_store import Extent, Storage, in_memory
 from paka.frames import Frame
@@ -35,7 +38,11 @@ class DenseFeatures:
         sizes: Height and width of the images themselves in pixels, (n, 2) int32.
         pairs: Pairs of images with points that both show.
         videos: The images of each video, in the order of time.
+        own_mask: Reads the mask of an image at the image's own size, (H, W) uint8; None where only `labels` are known,
+            and where there are no videos.
         workspace: Where protocols compute, and keep what is large.
+        pictured: Which of the images are shown in pictures; None for evenly spaced ones.
+        names: What the tags are called, or the classes where there are no tags.
     """
 
     tokens: Tensor
@@ -49,11 +56,37 @@ class DenseFeatures:
     sizes: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int32))
     pairs: tuple[KeypointPair, ...] = ()
     videos: tuple[range, ...] = ()
+    own_mask: Callable[[int], NDArray[np.uint8]] | None = None
     workspace: Workspace = field(default_factory=Workspace)
+    pictured: tuple[int, ...] | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.tokens)
+
+    def part(self, images: range) -> DenseFeatures:
+        """Return the features of consecutive images, without a copy; pairs and videos stay behind."""
+        rows = slice(images.start, images.stop)
+        names = ("tokens", "labels", "depth", "valid", "globals", "tags", "attention", "sizes")
+        values = {name: getattr(self, name) for name in names}
+        parts = {name: value[rows] for name, value in values.items() if value is not None and len(value)}
+        pictured = tuple(number - images.start for number in self.shown if number in images)
+        return replace(self, **parts, pairs=(), videos=(), pictured=pictured)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Which of the images are shown in pictures."""
+        return tuple(shown(len(self))) if self.pictured is None else self.pictured
+
+
+SHOWN = 6
+"""Images that are shown in pictures."""
+
+
+def shown(images: int) -> list[int]:
+    """Return which of n images are shown in pictures: up to `SHOWN`, evenly spaced."""
+    return sorted({*np.linspace(0, images - 1, min(SHOWN, images)).astype(int).tolist()})
 
 
 Transform = Callable[[DenseFeatures, DenseFeatures], tuple[DenseFeatures, DenseFeatures]]
@@ -67,7 +100,6 @@ def extract(
     *,
     frame: Frame,
     indices: Sequence[int],
-    batch_size: int = 32,
     storage: Storage | None = None,
     workspace: Workspace | None = None,
 ) -> DenseFeatures:
@@ -78,23 +110,25 @@ def extract(
         source: Labelled images.
         frame: The grid of tokens that images, masks and depth are brought to.
         indices: Which images, from the first on where they belong to pairs or videos.
-        batch_size: Images per forward pass.
-        storage: Where the tokens are kept, and how many of the images it has already; None keeps them in the workspace.
+        storage: Where the tokens are kept, and which of the images it has already; None keeps them in the workspace. In a
+            shared workspace it has to be one that all processes share, and each encodes its share of the images.
         workspace: Where the encoder is, and where there is room; None is the CPU and memory.
 
     Raises:
         ValueError: A token is not finite.
-        MemoryError: The tokens or labels do not fit.
+        MemoryError: The tokens or labels do not fit, or the device has no room for a batch.
     """
     workspace = workspace or Workspace()
     storage = storage or in_memory(extent(encoder, frame, len(indices)), workspace)
     training = encoder.training
     encoder.eval()
-    starts = range(storage.done, len(indices), batch_size)
-    for start in tracked(starts, len(starts)):
-        chosen = indices[start : start + batch_size]
-        storage.put(start, **_encode(encoder, source, frame, chosen))
+    missing = storage.missing(own_share(len(indices)) if workspace.shared else range(len(indices)))
+    batches = [missing[start : start + workspace.batch] for start in range(0, len(missing), workspace.batch)]
+    for places in tracked(batches, len(batches)):
+        storage.put(places, **_encode(encoder, source, frame, [indices[place] for place in places]))
     encoder.train(training)
+    if workspace.shared:
+        wait_for_all()
     return _with_labels(storage, source, frame, indices, workspace)
 
 
@@ -109,7 +143,7 @@ def taken(storage: Storage, source: Source, *, frame: Frame, indices: Sequence[i
     """
     chosen = torch.as_tensor(indices)
     arrays = {name: array[chosen] for name, array in storage.arrays.items()}
-    return _with_labels(Storage(arrays, len(chosen)), source, frame, indices, Workspace())
+    return _with_labels(Storage(arrays), source, frame, indices, Workspace())
 
 
 def extent(encoder: Encoder, frame: Frame, images: int) -> Extent:
@@ -121,7 +155,8 @@ def _encode(encoder: Encoder, source: Source, frame: Frame, chosen: Sequence[int
     """Return what the encoder makes of some images, on the CPU, by the names of `paka.feature_store.ARRAYS`."""
     device = next(encoder.parameters()).device
     images = [source.image(index) for index in chosen]
-    found = encoder([_to_tensor(frame.image(image)).to(device) for image in images], attention=True)
+    with _memory_named(len(chosen)):
+        found = encoder([_to_tensor(frame.image(image)).to(device) for image in images], attention=True)
     tokens = torch.cat([_filled(one.patches, frame) for one in found]).float().cpu()
     _check_finite(tokens, source, chosen)
     return {
@@ -130,6 +165,16 @@ def _encode(encoder: Encoder, source: Source, frame: Frame, chosen: Sequence[int
         "attention": torch.cat([_filled(one.attention[..., None], frame)[..., 0] for one in found]).cpu(),
         "sizes": torch.tensor([image.shape[:2] for image in images], dtype=torch.int32),
     }
+
+
+@contextmanager
+def _memory_named(images: int) -> Iterator[None]:
+    """Say which setting takes the memory that a device has not got."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        message = f"expected room for {images} images at a time, but the device has run out of memory: lower batch, or profile.grid"
+        raise MemoryError(message) from error
 
 
 def _with_labels(
@@ -157,7 +202,9 @@ def _with_labels(
         arrays["sizes"],
         tuple(pair for pair in source.pairs if max(pair[:2]) < n),
         tuple(range(video.start, min(video.stop, n)) for video in source.videos if video.start < n),
+        (lambda place: source.mask(indices[place])) if source.videos else None,
         workspace,
+        names=tuple(source.tag_names or source.classes),
     )
 
 

@@ -71,6 +71,8 @@ class SplitFindings:
         depths: `Reading.depth` of each image with depth, (m, 4).
         pixels: Pixels of each mask id, (256,) int64.
         images: Images in which each mask id occurs, (256,) int64.
+        masked: Images with a mask that is not void everywhere.
+        objects: Objects in the first frames of videos.
         problems: What has to be put right.
         warnings: What may surprise.
     """
@@ -85,6 +87,8 @@ class SplitFindings:
     depths: list[tuple[float, float, float, float]] = field(default_factory=list)
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(IDS, np.int64))
     images: NDArray[np.int64] = field(default_factory=lambda: np.zeros(IDS, np.int64))
+    masked: int = 0
+    objects: int = 0
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -103,6 +107,9 @@ class SplitFindings:
         if reading.counts is not None:
             self.pixels += reading.counts
             self.images += reading.counts > 0
+            self.masked += int(reading.counts[:VOID].any())
+            if self.source is not None and reading.index in {video.start for video in self.source.videos}:
+                self.objects += int(np.count_nonzero(reading.counts[1:VOID]))
         if reading.depth is not None:
             self.depths.append(reading.depth)
         if reading.problem is not None:
@@ -164,6 +171,8 @@ def _summary(split: SplitFindings) -> dict[str, Any]:
         "endings": {ending: count for ending, count in endings if ending},
         **_class_summary(split),
         "depth": _depth_summary(split),
+        "pairs": _pair_summary(split),
+        "videos": _video_summary(split),
     }
 
 
@@ -193,6 +202,29 @@ def _depth_summary(split: SplitFindings) -> dict[str, float]:
         "median": float(np.median(middle)),
         "farthest": float(far.max()),
         "unknown": float(100 * unknown.mean()),
+    }
+
+
+def _pair_summary(split: SplitFindings) -> dict[str, int]:
+    """Return how many pairs of images there are, with points that both show."""
+    pairs = () if split.source is None or split.problems else split.source.pairs
+    if not pairs:
+        return {}
+    categories = len({pair.category for pair in pairs if pair.category})
+    return {"pairs": len(pairs), "points": sum(len(pair.points) for pair in pairs), "categories": categories}
+
+
+def _video_summary(split: SplitFindings) -> dict[str, int]:
+    """Return how many videos there are, their lengths in frames, the frames that have a mask, and the objects."""
+    lengths = [] if split.source is None else [len(video) for video in split.source.videos]
+    if not lengths:
+        return {}
+    return {
+        "videos": len(lengths),
+        "shortest": min(lengths),
+        "longest": max(lengths),
+        "masks": split.masked,
+        "objects": split.objects,
     }
 
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from paka.resizing import Interpolation, resize
 from paka.sources import VOID
-from paka.views import render
 
 Values = TypeVar("Values", np.uint8, np.float32)
 
@@ -25,12 +25,14 @@ class Frame:
         patch: Side of a patch in pixels.
         aspect: `keep` scales an image to the largest size that fits, in whole patches, at the top left; what is left
             of the frame belongs to no class. `stretch` fills the frame, as most published protocols do.
+        interpolation: Filter that images are resized with, see `paka.resizing.resize`.
     """
 
     rows: int
     columns: int
     patch: int
     aspect: Literal["keep", "stretch"]
+    interpolation: Interpolation = "area"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,7 +51,7 @@ class Frame:
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return an image (H, W, 3) as the encoder sees it: resized, and nothing around it."""
-        return render(image, (0, 0, image.shape[1], image.shape[0]), self._pixels(image))
+        return resize(image, self._pixels(image), self.interpolation)
 
     def picture(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return an image (H, W, 3) in the whole frame, on white."""

@@ -171,7 +171,7 @@ def _heard(warnings: list[str]) -> Iterator[None]:
 def _read_all(
     split: SplitFindings, source: Source, indices: Sequence[int], workers: int, progress: Progress
 ) -> None:
-    masks = bool(indices) and not split.problems and bool(source.classes)
+    masks = bool(indices) and not split.problems and bool(source.classes or source.videos)
     try:
         with closing(_readings(source, indices, masks=masks, workers=workers)) as readings:
             for reading in readings:
@@ -226,7 +226,7 @@ def _count(source: Source, index: int, shape: tuple[int, int]) -> NDArray[np.int
     _check_shape("mask", mask.shape, shape)
     counts = np.bincount(mask.ravel(), minlength=IDS)
     classes = len(source.classes)
-    if counts[classes:VOID].any():
+    if classes and counts[classes:VOID].any():  # numbers of objects are no classes
         largest = int(np.flatnonzero(counts[:VOID])[-1])
         raise ValueError(
             f"the mask has class id {largest}, but the {classes} classes allow ids 0 to {classes - 1}, and {VOID} "

@@ -59,6 +59,37 @@ class PolynomialSchedule:
 
 
 @dataclass(frozen=True)
+class OneCycleSchedule:
+    """Half a cosine to 0 over the whole run, of which a linear warm-up takes the place of the beginning.
+
+    With s = max(step - 1, 0) of T steps, because the first two are alike: the cosine is that of (s + 1) / T; the
+    warm-up of w steps rises from a millionth as s / w, times the share 1 - s / T of the run that is left. So the rate
+    jumps where they meet.
+
+    Attributes:
+        start: Peak of the cosine.
+        warmup_steps: Length of the warm-up in optimizer steps.
+
+    Source: the code of DINOv3 (arXiv 2508.10104).
+    """
+
+    start: float
+    warmup_steps: int = 0
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        """Return the value at `step` of `max_steps` optimizer steps, both counted from 0."""
+        late = max(step - 1, 0)
+        if late >= self.warmup_steps:
+            return self.start * 0.5 * (1.0 + math.cos(math.pi * min((late + 1) / max_steps, 1.0)))
+        risen = _LEAST + (1.0 - _LEAST) * late / self.warmup_steps
+        return self.start * risen * (1.0 - late / max_steps)
+
+
+_LEAST = 1e-6
+"""Share of the peak that a one-cycle warm-up starts from."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Rates, weight decay and teacher momentum of a run, all functions of the optimizer step.
 

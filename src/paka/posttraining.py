@@ -16,14 +16,16 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from paka import assembly, report
+from paka import assembly, choice, report, weights
 from paka.benchmark import Benchmark, Result
 from paka.callbacks import DenseEvaluation, HealthAlarm, Interrupt, StepProgress
 from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
-from paka.evidence import write_evidence
+from paka.evidence import weights_facts, write_evidence
+from paka.frames import Frame
 from paka.module import PostTraining
 from paka.provenance import command_line, write_provenance
+from paka.snapshots import Snapshots, estimate_files, snapshots
 from paka.sources import Source
 from paka.tuning import merge
 
@@ -53,7 +55,8 @@ def post_train(cfg: DictConfig) -> float | None:
     data = assembly.build_data(cfg, encoder, source)
     interrupt = Interrupt()
     evaluation = _evaluation(cfg, encoder)
-    callbacks = [interrupt, HealthAlarm(), *evaluation, StepProgress(cfg.backbone.batch_size)]
+    kept = _snapshots(cfg, encoder)
+    callbacks = [interrupt, HealthAlarm(), *evaluation, *kept, StepProgress(cfg.backbone.batch_size)]
     trainer = assembly.build_trainer(cfg, output_dir, callbacks)
     with assembly.finishing(trainer):
         facts = _facts(cfg, module, source, benchmark, _seconds_per_step(module, data, trainer))
@@ -63,8 +66,7 @@ def post_train(cfg: DictConfig) -> float | None:
         if interrupt.requested:
             _stop(cfg, trainer, output_dir)
         if trainer.is_global_zero:
-            adapted = (module.teacher if cfg.export == "teacher" else module.student).encoder.cpu()
-            trained = merge(adapted, copy.deepcopy(encoder)).eval()
+            trained = _exported(cfg, module, encoder, source, facts)
             if count := len(data.skipped.indices):
                 facts["skipped"] = f"{count} images that cannot be read, listed in skipped.csv"
             write_evidence(cfg, facts, encoder, trained, benchmark, before)
@@ -140,6 +142,35 @@ def _seconds_per_step(module: PostTraining, data: PostTrainingData, trainer: L.T
             loss.item()
     module.zero_grad(set_to_none=True)
     return (time.perf_counter() - started) * data.accumulate
+
+
+def _snapshots(cfg: DictConfig, encoder: Encoder) -> list[Snapshots]:
+    """Return the callback that keeps encoders while training, if that is asked for."""
+    if cfg.snapshots is None:
+        return []
+    folder, facts = Path(cfg.output_dir) / "snapshots", weights_facts(cfg, encoder)
+    return [Snapshots(folder, every=cfg.snapshots, branch=cfg.export, plain=encoder, facts=facts)]
+
+
+def _exported(
+    cfg: DictConfig, module: PostTraining, encoder: Encoder, source: Source, facts: dict[str, str]
+) -> Encoder:
+    """Return the encoder that is exported, and say in `facts` how it was chosen where there was a choice."""
+    if cfg.choose == "last":
+        adapted = (module.teacher if cfg.export == "teacher" else module.student).encoder.cpu()
+        return merge(adapted, copy.deepcopy(encoder)).eval()
+    output_dir, grid = Path(cfg.output_dir), cfg.backbone.global_grid
+    paths = snapshots(output_dir / "snapshots")
+    frame = Frame(grid, grid, encoder.patch_size, "keep")
+    found = estimate_files(paths, encoder, source, frame, seed=cfg.seed)
+    choice.write(output_dir / "choice.csv", found)
+    best = output_dir / "snapshots" / f"{found.best(cfg.choose)}.safetensors"
+    facts["exported"] = (
+        f"{best.stem.replace('_', ' ')} of {cfg.trainer.max_steps}, chosen without labels by {cfg.choose}"
+    )
+    trained = copy.deepcopy(encoder)
+    weights.load_file(trained.model, best)
+    return trained.eval()
 
 
 def _run(benchmark: Benchmark | None, encoder: Encoder, *, first: bool) -> dict[str, Result]:

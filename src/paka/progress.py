@@ -144,6 +144,18 @@ def step(kind: str, name: str) -> Iterator[None]:
         )
 
 
+def pass_over(kind: str, name: str) -> None:
+    """Say that a step need not be done, because what it makes is kept from before."""
+    steps = _STEPS.get()
+    if steps is None:
+        return
+    if kind in steps.left:
+        steps.left.remove(kind)
+    if steps.console is not None and not steps.console.is_terminal:
+        number = steps.count - len(steps.left)
+        steps.console.print(f"{number}/{steps.count}  {name}  kept from before", highlight=False)
+
+
 def tracked(items: Iterable[Item], total: int) -> Iterator[Item]:
     """Yield items, and report after each which share of the step they make.
 
@@ -151,11 +163,16 @@ def tracked(items: Iterable[Item], total: int) -> Iterator[Item]:
         items: What is worked through.
         total: How many there are.
     """
-    steps = _STEPS.get()
     for number, item in enumerate(items, start=1):
         yield item
-        if steps is not None:
-            steps.report(number / max(total, 1))
+        report(number / max(total, 1))
+
+
+def report(share: float) -> None:
+    """Say which share of the step is done, in [0, 1]; nothing happens where nothing is shown."""
+    steps = _STEPS.get()
+    if steps is not None:
+        steps.report(share)
 
 
 def duration(seconds: float) -> str:

@@ -217,7 +217,14 @@ def _parts_have_weights(cfg: DictConfig) -> str | None:
     return f"data.weights: expected a number above 0 for each of {', '.join(parts)}, got {weights}"
 
 
+def _snapshots_to_choose_from(cfg: DictConfig) -> str | None:
+    if cfg.choose == "last" or cfg.snapshots is not None:
+        return None
+    return f"snapshots: expected a number of optimizer steps with choose={cfg.choose}, got null"
+
+
 RELATIONS = (
+    Relation(("snapshots", "choose"), _snapshots_to_choose_from),
     Relation(("data.parts", "data.weights"), _parts_have_weights),
     Relation(("backbone.pos_embed", "backbone.resampling.author"), _authors_are_on_record),
     _at_most("backbone.local_grid", "backbone.global_grid"),

@@ -40,6 +40,10 @@ __all__ = [
     "write_results",
 ]
 
+CHOICE = ("Estimated without labels", "How well the estimates ranked them")
+"""Titles of the tables of `paka.choice.tables`."""
+WORDS = ("checkpoint", "protocol", "estimate", "chosen")
+"""Their columns that hold words."""
 BANNER_LINES = 12
 """Most lines that a banner may take."""
 WIDTH = 100
@@ -120,6 +124,7 @@ def closing(
     *,
     skipped: Mapping[str, str] | None = None,
     harm: Mapping[str, HarmReport] | None = None,
+    choice: Sequence[Sequence[tuple[str, ...]]] = (),
     console: Console | None = None,
 ) -> None:
     """Print how it went: the table of results, where everything is, and the command to try next.
@@ -130,6 +135,7 @@ def closing(
         next_command: Command line.
         skipped: What was asked for and not run, with the reason.
         harm: What else changed in the tokens, by candidate.
+        choice: What estimates without labels say of several encoders, see `paka.choice.tables`.
         console: Where to print; standard output by default.
     """
     console = console or terminal()
@@ -140,6 +146,11 @@ def closing(
         _print(console, Text(f"\nBeyond the scores: {name}", style="bold"))
         header, *rows = harm_table(found)
         print_columns(header, rows, [True, False, False, True, True], console)
+    for title, table in zip(CHOICE, choice, strict=False):
+        if table:
+            _print(console, Text(f"\n{title}", style="bold"))
+            header, *rows = table
+            print_columns(header, rows, [name in WORDS for name in header], console)
     if skipped:
         _print(console, Text("\nNot run", style="bold"))
         print_facts(console, skipped)

@@ -26,7 +26,7 @@ from paka.markdown_report import markdown
 from paka.per_class import ClassScore, class_table, write_class_scores
 from paka.pictures import Gallery
 from paka.protocols.harm import HarmReport
-from paka.report import harm_table
+from paka.report import CHOICE, WORDS, harm_table
 from paka.scores import INTERVAL, Score, format_rows, layout, left_aligned, spoken
 
 SETTINGS = (
@@ -60,6 +60,7 @@ class RunReport:
         training: Figures of the training.
         skipped: Protocols that were asked for and not run, with the reason.
         harm: What else changed in the tokens, by candidate.
+        choice: What estimates without labels say of several encoders, see `paka.choice.tables`.
         loading: Python that loads the encoders, if there are files of them.
     """
 
@@ -72,6 +73,7 @@ class RunReport:
     training: Sequence[Figure] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     harm: Mapping[str, HarmReport] = field(default_factory=dict)
+    choice: Sequence[Sequence[tuple[str, ...]]] = ()
     loading: str = ""
 
 
@@ -111,6 +113,7 @@ def document(report: RunReport) -> Document:
             Section("Training", report.training),
             *_galleries(report.galleries),
             Section("Beyond the scores", *_harm(report.harm)),
+            Section("Choosing without labels", _choice(report.choice)),
             Section("Not run", [Facts(report.skipped)] if report.skipped else []),
             Section("How the scores were measured", [*_settings(report.scores)]),
             Section("Load the encoder", [Code(report.loading, "python")] if report.loading else []),
@@ -238,6 +241,20 @@ def _harm(harm: Mapping[str, HarmReport]) -> tuple[list[Block], list[Section]]:
     if len(tables) < 2:
         return [*tables.values()], []
     return [], [Section(f"Beyond the scores: {name}", [table]) for name, table in tables.items()]
+
+
+def _choice(tables: Sequence[Sequence[tuple[str, ...]]]) -> list[Block]:
+    """Return what estimates without labels say of several encoders, and how well they ranked them."""
+    captions = (
+        "The higher the better. DSE: dense representation structure estimate (Dai et al. 2025, arXiv 2510.17299), comparable "
+        "within this table only. Stability: adjusted Rand index of clusterings of two halves of the images. Then the scores.",
+        "Rank correlations of the estimate with the score, and what choosing by the estimate loses against the best.",
+    )
+    return [
+        Table(table[0], table[1:], [name in WORDS for name in table[0]], caption, title)
+        for title, table, caption in zip(CHOICE, tables, captions, strict=False)
+        if table
+    ]
 
 
 def _harm_table(found: HarmReport) -> Table:

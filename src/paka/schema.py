@@ -172,6 +172,7 @@ class Profile:
     name: str = MISSING
     grid: list[int] = MISSING
     aspect: str = MISSING
+    interpolation: str = MISSING
     blue_std: float | None = MISSING
     train_images: int | None = MISSING
     val_images: int | None = MISSING
@@ -181,6 +182,7 @@ class Profile:
     memory_passes: int = MISSING
     memory_augment: bool = MISSING
     memory_void: str = MISSING
+    patch_void: str = MISSING
     k: int = MISSING
     temperature: float = MISSING
     clusters: int | None = MISSING
@@ -235,6 +237,8 @@ class Train:
     resume: str | None = MISSING
     split: str = MISSING
     export: str = MISSING
+    snapshots: int | None = MISSING
+    choose: str = MISSING
     method: str = MISSING
     run_name: str = MISSING
     output_dir: str = MISSING
@@ -266,6 +270,7 @@ class Evaluate:
     cache_limit: float = MISSING
     store: str = MISSING
     device: str = MISSING
+    batch: int = MISSING
     method: str | None = MISSING
     features: str = MISSING
     run_name: str = MISSING

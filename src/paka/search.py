@@ -8,15 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from paka.precision import in_float32
-
 BLOCKS = {"cpu": (1024, 4096), "cuda": (8192, 65_536)}
 """Queries and keys per block of scores: what a cache holds, and what keeps a GPU busy."""
 
 GROUP = 32
 """Keys whose best score stands for them all until their scores are looked at one by one; a divisor of all blocks."""
 
-FEW = 8
+FEW = 32
 """Groups per query, on average, up to which the keys that enter are looked up one by one."""
 
 CANDIDATES = 4
@@ -43,28 +41,41 @@ class Neighbours(NamedTuple):
     indices: Tensor
 
 
-@in_float32
-def nearest(queries: Tensor, keys: Tensor, k: int, *, bfloat16: bool = False) -> Neighbours:
+def nearest(
+    queries: Tensor, keys: Tensor, k: int, *, offsets: Tensor | None = None, bfloat16: bool = False
+) -> Neighbours:
     """Return the k keys of the largest inner product with each query; of equal ones, any.
 
     Keys are read once, in blocks, whatever the number of queries; they may be mapped from a file, of half precision or
     on another device than the queries. What is held beside queries and keys is at most `working_bytes`.
 
+    Euclidean neighbours are found by offsets of `-|x|^2 / 2`: for a query q, `|q - x|^2 = |q|^2 - 2 (q x - |x|^2 / 2)`
+    falls as the score `q x - |x|^2 / 2` rises, because |q|^2 is the same for all keys x. See `euclidean_offsets`.
+
     Args:
         queries: (Q, D) float; the search runs where they are.
         keys: (M, D) float32, float16 or bfloat16.
         k: Neighbours, at most M.
+        offsets: Added to the inner product with each key, (M,) float32; None for nothing.
         bfloat16: Whether candidates are found in bfloat16, which is faster where the hardware has it. Their scores are
             then computed in float32, and queries whose neighbours are not certain are searched again in float32: the
-            result is the same. Queries and keys have to be of norm 1.
+            result is the same. Queries and keys have to be of norm 1, and there are no offsets.
 
     Raises:
-        ValueError: k is not in [1, M], or the channels of queries and keys differ.
+        ValueError: k is not in [1, M], the channels of queries and keys differ, or the offsets do not fit.
     """
     _check(queries, keys, k)
-    if bfloat16:
-        return _certified(queries, keys, k)
-    return _search(queries, keys, k, torch.float32)
+    _check_offsets(offsets, keys, bfloat16=bfloat16)
+    # Keys of half precision are widened block by block, not all at once.
+    with torch.autocast(queries.device.type, enabled=False):
+        if bfloat16:
+            return _certified(queries, keys, k)
+        return _search(queries, keys, k, torch.float32, offsets)
+
+
+def euclidean_offsets(keys: Tensor, rows: int = 65_536) -> Tensor:
+    """Return the offsets by which `nearest` finds Euclidean neighbours: -|x|^2 / 2 of each key x, (M,) float32."""
+    return torch.cat([-0.5 * part.float().square().sum(dim=1) for part in keys.split(rows)])
 
 
 def working_bytes(queries: int, k: int, dim: int, *, device: str = "cpu") -> int:
@@ -109,7 +120,21 @@ def _check(queries: Tensor, keys: Tensor, k: int) -> None:
         raise ValueError(f"expected k from 1 to the number of keys, {len(keys)}, got {k}: lower k")
 
 
-def _search(queries: Tensor, keys: Tensor, k: int, dtype: torch.dtype) -> Neighbours:
+def _check_offsets(offsets: Tensor | None, keys: Tensor, *, bfloat16: bool) -> None:
+    if offsets is None:
+        return
+    if bfloat16:
+        raise ValueError(
+            "expected no offsets with bfloat16, whose certificate is for inner products: leave one out"
+        )
+    if offsets.shape != keys.shape[:1]:
+        message = f"expected one offset for each of {len(keys)} keys, got {tuple(offsets.shape)}: see euclidean_offsets"
+        raise ValueError(message)
+
+
+def _search(
+    queries: Tensor, keys: Tensor, k: int, dtype: torch.dtype, offsets: Tensor | None = None
+) -> Neighbours:
     """Search with inner products of `dtype`."""
     queries = queries.to(dtype)
     found = Neighbours(
@@ -121,11 +146,15 @@ def _search(queries: Tensor, keys: Tensor, k: int, dtype: torch.dtype) -> Neighb
     buffer = queries.new_empty(min(len(queries), rows) * columns)
     for start in range(0, len(keys), columns):
         block = keys[start : start + columns].to(queries.device, dtype)
+        added = None if offsets is None else offsets[start : start + columns].to(queries.device)
         width = len(block) + -len(block) % GROUP
         for first in range(0, len(queries), rows):
             part = queries[first : first + rows]
             scores = buffer[: len(part) * width].view(len(part), width)
-            torch.mm(part, block.T, out=scores[:, : len(block)])
+            if added is None:
+                torch.mm(part, block.T, out=scores[:, : len(block)])
+            else:
+                torch.addmm(added, part, block.T, out=scores[:, : len(block)])
             scores[:, len(block) :] = -torch.inf
             chosen = slice(first, first + rows)
             _improve(Neighbours(found.scores[chosen], found.indices[chosen]), scores.float(), start)

@@ -11,17 +11,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from paka.photometric import Photometric
+from paka.resizing import Interpolation, Pixels, resize
 
-Pixels = TypeVar("Pixels", np.uint8, np.float32)
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the source image; right and bottom are exclusive."""
 
@@ -56,25 +55,30 @@ class Views(NamedTuple):
     unreadable: Tensor
 
 
-def render(image: NDArray[Pixels], box: Box, size: tuple[int, int], *, flip: bool = False) -> NDArray[Pixels]:
+def render(
+    image: NDArray[Pixels],
+    box: Box,
+    size: tuple[int, int],
+    *,
+    flip: bool = False,
+    interpolation: Interpolation = "area",
+) -> NDArray[Pixels]:
     """Crop, resize once and perhaps mirror.
 
-    Pixel centres map linearly, `source = left + (target + 0.5) * width / side`, for both filters.
+    Pixel centres map linearly, `source = left + (target + 0.5) * width / side`, for all filters.
 
     Args:
         image: (H, W, 3) uint8 or float32.
         box: Crop box in source pixels.
         size: Height and width of the result in pixels.
         flip: Mirror the result left to right.
+        interpolation: Filter of `paka.resizing.resize`.
 
     Returns:
         (height, width, 3), contiguous, same dtype.
     """
     left, top, right, bottom = box
-    crop = image[top:bottom, left:right]
-    # OpenCV's area filter is exact only where both sides shrink; elsewhere it quietly changes its geometry.
-    shrinks = crop.shape[0] >= size[0] and crop.shape[1] >= size[1]
-    resized = cv2.resize(crop, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    resized = resize(image[top:bottom, left:right], size, interpolation)
     return np.ascontiguousarray(resized[:, ::-1] if flip else resized)
 
 

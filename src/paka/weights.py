@@ -184,11 +184,11 @@ def fit(network: Transformer, state: State, source: str) -> None:
     problem = _problem(fitted, network)
     if problem and layout is TIMM and _same_patches(fitted, network):
         converted = _fitted(_timms_filter(state, network), network, source)
-        fitted, problem = (fitted, problem) if _problem(converted, network) else (converted, "")
+        if not (rest := _problem(converted, network)) or not fitted.keys() & network.state_dict().keys():
+            fitted, problem = converted, rest
     if problem:
-        raise ValueError(
-            f"{source} does not fit this backbone: {problem}: choose the backbone it was made with"
-        )
+        message = f"{source} does not fit this backbone: {problem}: choose the backbone it was made with"
+        raise ValueError(message)
     network.load_state_dict(fitted)
 
 

@@ -28,11 +28,15 @@ class Workspace:
         device: Where protocols compute.
         dtype: What tokens and keys are kept as in bulk: float32, or float16 for half the room at 3 decimal digits.
         folder: Where files go that hold what does not fit into memory; None keeps everything in memory.
+        batch: Images that are encoded at a time.
+        shared: Whether all processes of a group do the same work, and share what each of them can do a part of.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     folder: Path | None = None
+    batch: int = 32
+    shared: bool = False
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None, what: str = "an array") -> Tensor:
         """Return an uninitialised CPU tensor, in memory if it fits, else mapped from a file that ends with it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -89,13 +91,15 @@ def test_the_truth_is_tags_or_what_masks_show_and_labels_where_each_image_has_on
     masks = torch.full((2, 4, 4), 255, dtype=torch.uint8)
     masks[0, 0], masks[1, 1], masks[1, 2] = 2, 0, 1
     shown = DenseFeatures(torch.zeros(2, 2, 2, 3), masks, 3)
-    truth, same, classes = image_truth(shown, shown)
+    (truth, same), classes = image_truth(shown, shown)
     assert truth.tolist() == [[False, False, True], [True, True, False]]
     assert torch.equal(truth, same)
     assert classes == 3
     tagged = DenseFeatures(torch.zeros(2, 2, 2, 3), masks, 3, tags=torch.eye(2, 5, dtype=torch.bool))
-    assert image_truth(tagged, tagged)[0].tolist() == [0, 1]
-    assert image_truth(tagged, tagged)[2] == 5
+    (labels,), tags = image_truth(tagged)
+    assert (labels.tolist(), tags) == ([0, 1], 5)
+    (first, second), _ = image_truth(tagged, replace(tagged, tags=torch.ones(2, 5, dtype=torch.bool)))
+    assert first.shape == second.shape == (2, 5), "labels only where each image of all has one"
 
 
 def test_a_tenth_is_held_out() -> None:

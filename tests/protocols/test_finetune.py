@@ -18,7 +18,8 @@ from paka.encoder import Encoder
 from paka.optim import PolynomialSchedule
 from paka.protocols import Outcome, Profile
 from paka.protocols import finetune as protocol
-from paka.protocols.finetune import Finetune, finetune, train_segmenter
+from paka.protocols.finetune import finetune, train_segmenter
+from paka.protocols.finetune_settings import Finetune
 from paka.protocols.segmenter import Segmenter, segment
 from paka.protocols.segmenter_training import Feed, Rates, SegmenterTraining, labelled_loss
 from paka.protocols.training_crops import CropDataset

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from paka.protocols import overclustering
 from paka.protocols.overclustering import cluster_votes, kmeans, name_clusters, reduce
 
 
@@ -35,6 +44,15 @@ def test_kmeans_ends_at_a_fixed_point() -> None:
     assigned = kmeans(tokens, 9, iterations=500, restarts=1, seed=0)
     means = torch.stack([tokens[assigned == c].double().mean(dim=0) for c in range(9)])
     assert torch.equal(torch.cdist(tokens.double(), means).argmin(dim=1), assigned)
+
+
+def test_spherical_kmeans_ends_where_every_token_has_the_nearest_angle() -> None:
+    tokens = torch.nn.functional.normalize(scattered(500) + 1.0, dim=1)
+    assigned = kmeans(tokens, 9, iterations=500, restarts=1, seed=0, spherical=True)
+    means = torch.stack([tokens[assigned == c].double().mean(dim=0) for c in range(9)])
+    angles = tokens.double() @ torch.nn.functional.normalize(means, dim=1).T
+    assert torch.equal(angles.argmax(dim=1), assigned)
+    assert not torch.equal(assigned, kmeans(tokens, 9, iterations=500, restarts=1, seed=0))
 
 
 def test_inertia_falls_with_iterations_and_with_restarts() -> None:
@@ -101,6 +119,79 @@ def test_reduction_sees_all_of_many_tokens() -> None:
     wide, narrow = reduce(tokens, 2).var(dim=0).tolist()
     assert wide == pytest.approx(1.8, abs=0.02), "a correlation of 0.9 - 0.1, as 90 % of the tokens have it"
     assert narrow == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+def test_moments_of_parts_are_those_of_the_whole(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = (scattered(300, 6) * torch.tensor([1.0, 10.0, 0.1, 5.0, 2.0, 0.0]) + 50.0).half()
+    own = scattered(300, 1, seed=2)[:, 0] > -0.5
+    monkeypatch.setattr(overclustering, "CHUNK", chunk)
+    mean, deviation = overclustering.moments(tokens, own)
+    expected = tokens[own].double().numpy()
+    np.testing.assert_allclose(mean, expected.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(deviation, expected.std(axis=0, ddof=1), rtol=1e-4, atol=1e-6)
+
+
+def test_reduction_equals_scikit_learns_of_standardised_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = scattered(500, 12) @ scattered(12, 12, seed=1) + 3.0
+    monkeypatch.setattr(overclustering, "CHUNK", 128)
+    expected = PCA(5).fit_transform(StandardScaler().fit_transform(tokens.double().numpy()))
+    found = reduce(tokens, 5).numpy()
+    # scikit-learn divides by the deviation of the population, and leaves the signs of axes open.
+    expected *= np.sqrt(499 / 500) * np.sign((expected * found).sum(axis=0))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("apart", "planted", "clusters"), [(4.0, 10, 10), (1.5, 60, 40), (0.0, 1, 25)])
+def test_the_objective_is_within_a_hundredth_of_scikit_learns(
+    apart: float, planted: int, clusters: int, seed: int
+) -> None:
+    centres = apart * scattered(planted, 12, seed=seed + 50)
+    tokens = scattered(3000, 12, seed=seed) + centres[torch.arange(3000) % planted]
+    found = inertia(tokens, kmeans(tokens, clusters, iterations=100, restarts=5, seed=seed))
+    reference = KMeans(clusters, n_init=5, max_iter=100, random_state=seed).fit(tokens.double().numpy())
+    assert found < 1.01 * reference.inertia_
+
+
+def test_centres_are_drawn_among_several_for_the_least_distance() -> None:
+    tokens = scattered(3000, 8) + 3 * scattered(25, 8, seed=9)[torch.arange(3000) % 25]
+    left = {
+        trials: sum(_left(tokens, trials, seed) for seed in range(5)) for trials in (1, 2 + int(math.log(25)))
+    }
+    assert left[5] < 0.9 * left[1]
+
+
+def _left(tokens: Tensor, trials: int, seed: int) -> float:
+    """Squared distance to the centres that are drawn first, with so many trials each."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = overclustering._plus_plus(tokens, 25, generator, trials)
+    return float(torch.cdist(tokens, centres).min(dim=1).values.square().sum())
+
+
+MEASURED = """
+import resource, sys, torch
+from paka.protocols.overclustering import kmeans, reduce
+torch.set_num_threads(1)
+tokens = torch.from_file(sys.argv[1], shared=True, size={count} * 128, dtype=torch.float16).view({count}, 128)
+kmeans(reduce(tokens[:4096], 16), 20, iterations=1, restarts=1, seed=0)  # what the first call takes for itself
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+kmeans(reduce(tokens, 16), 20, iterations=3, restarts=1, seed=0)
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+def test_memory_is_bounded_by_what_is_kept_of_each_token(tmp_path: Path) -> None:
+    count = 400_000
+    path = tmp_path / "tokens"
+    np.memmap(path, dtype=np.float16, mode="w+", shape=(count, 128))[:] = 0.5  # pages that are all there
+    script = MEASURED.format(count=count)
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    mapped, kept = 2 * 128 * count, (4 * 16 + 56) * count
+    # Its reduced channels twice while parts are joined; distances, places and names; and parts of a fixed size.
+    working = 4 * 16 * count + 65_536 * 128 * (4 + 4 + 8)
+    assert int(done.stdout) < mapped + kept + working
 
 
 def test_channels_that_do_not_vary_stay_finite() -> None:

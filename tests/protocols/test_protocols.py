@@ -9,10 +9,18 @@ import torch
 from tests.protocols.synthetic import CLASSES, PROFILE, features, score
 
 from paka.protocols.in_context import in_context
+from paka.protocols.knn_segmentation import knn_segmentation
 from paka.protocols.linear import linear
+from paka.protocols.logistic_segmentation import logistic_segmentation
 from paka.protocols.overclustering import overclustering
 
-PROTOCOLS = {"in_context": in_context, "linear": linear, "overclustering": overclustering}
+PROTOCOLS = {
+    "in_context": in_context,
+    "linear": linear,
+    "overclustering": overclustering,
+    "knn_segmentation": knn_segmentation,
+    "logistic_segmentation": logistic_segmentation,
+}
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

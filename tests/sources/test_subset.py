@@ -105,3 +105,15 @@ def test_labels_are_verified_as_far_as_they_are_used() -> None:
     for count in (6, None, 100):
         with pytest.raises(ValueError, match="mask 5 is wrong"):
             verify_labels(Wrong(), count)
+
+
+def test_images_of_which_nothing_is_known_are_refused() -> None:
+    class Void(NoiseImages):
+        def mask(self, index: int) -> np.ndarray:
+            return np.full_like(super().mask(index), 0 if index == 3 else 255)
+
+    verify_labels(Void(), 4)
+    with pytest.raises(
+        ValueError, match="labelled pixel in the 3 train images of noise, got void masks only"
+    ):
+        verify_labels(Void(), 3)

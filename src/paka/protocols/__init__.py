@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from paka.features import DenseFeatures
+from paka.encoder import Encoder
+from paka.features import DenseFeatures, shown
 from paka.protocols.profile import Profile
+from paka.sources import VOID
 from paka.statistics import Metric, confusion_matrices
 
 __all__ = [
@@ -22,15 +23,13 @@ __all__ = [
     "Entry",
     "Outcome",
     "Profile",
+    "class_counts",
     "counted",
     "label_size",
     "segmentation",
     "shown",
     "upsampled_argmax",
 ]
-
-SHOWN = 6
-"""Images whose predictions are kept for pictures."""
 
 STATED = ("memory", "k", "temperature", "note")
 """What a protocol may state of itself: columns of its scores."""
@@ -66,9 +65,10 @@ class Outcome:
         return self.metrics[0].once(self.counts)
 
 
-READS = ("images", "masks", "depth", "tags", "keypoints", "objects")
-"""What protocols may compare with: nothing but the images; classes of pixels, their depth, what images show as a whole,
-points that pairs of images share, or objects that move through videos."""
+READS = ("images", "masks", "background", "depth", "tags", "keypoints", "objects")
+"""What protocols may compare with: nothing but the images; classes of pixels, whatever they are, or of which the first
+is the background of the others; their depth, what images show as a whole, points that pairs of images share, or objects
+that move through videos."""
 
 VIEWS = ("plain", "memory", "warped", "own")
 """Which images protocols may see: the labelled ones; training images as the profile's memory has them, with its passes
@@ -87,6 +87,9 @@ class Entry:
         views: Which images it sees, one of `VIEWS`.
         trains: Whether it reads training images; without, `train` is None.
         attends: Whether it reads the attention of the class token, which not every encoder has.
+        pools: Whether what it makes of a scored image depends on the others, so that several processes cannot share them.
+        ready: `ready(profile, encoder)` returns why the protocol cannot serve an encoder with these settings, or None if
+            it can; None for a protocol that serves all.
 
     Raises:
         ValueError: No data set has what it reads, or there are no such views.
@@ -97,6 +100,8 @@ class Entry:
     views: str = "plain"
     trains: bool = True
     attends: bool = False
+    pools: bool = False
+    ready: Callable[[Profile, Encoder], str | None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no data set has."""
@@ -106,16 +111,13 @@ class Entry:
                 raise ValueError(message)
 
 
-def shown(images: int) -> list[int]:
-    """Return which of n images are shown in pictures: up to `SHOWN`, evenly spaced."""
-    return sorted({*np.linspace(0, images - 1, min(SHOWN, images)).astype(int).tolist()})
-
-
 def segmentation(
     predictions: Iterable[Tensor],
     query: DenseFeatures,
     profile: Profile,
     stated: Mapping[str, Any] | None = None,
+    *,
+    void: bool = False,
 ) -> Outcome:
     """Count predicted class ids as they come, and keep those that are shown.
 
@@ -124,28 +126,45 @@ def segmentation(
         query: Their labels.
         profile: Reads how mIoU is defined.
         stated: See `Outcome.stated`.
+        void: Whether void may be predicted: it then counts as one more class, of which no pixel is right.
     """
     counts, pictures = counted(
         predictions,
-        len(query),
-        lambda part, rows: confusion_matrices(part, query.labels[rows], query.num_classes),
+        query.shown,
+        lambda part, rows: class_counts(part, query.labels[rows], query.num_classes, void=void),
     )
     return Outcome(counts, (profile.iou,), pictures, stated or {})
 
 
+def class_counts(prediction: Tensor, labels: Tensor, classes: int, *, void: bool = False) -> Tensor:
+    """Count pixels by true and predicted class, per image; see `paka.statistics.confusion_matrices`.
+
+    Args:
+        prediction: Class ids, (n, H, W) uint8, with 255 for void if that may be predicted.
+        labels: Class ids with 255 for void, (n, H, W) uint8.
+        classes: Number of classes C.
+        void: Whether void may be predicted: it is then the class C, of which no pixel is right.
+
+    Returns:
+        (n, C, C) int64, or (n, C + 1, C + 1) with `void`.
+    """
+    found = prediction.masked_fill(prediction == VOID, classes) if void else prediction
+    return confusion_matrices(found, labels, classes + void)
+
+
 def counted(
-    predictions: Iterable[Tensor], images: int, count: Callable[[Tensor, slice], Tensor]
+    predictions: Iterable[Tensor], wanted: Collection[int], count: Callable[[Tensor, slice], Tensor]
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Count predictions as they come; return the counts (n, *count), and the predictions that are shown by number.
 
     Args:
         predictions: Predictions of consecutive images, (b, H, W) each.
-        images: Number of images n.
+        wanted: Numbers of the images that are shown.
         count: Returns the counts of predictions, (b, *count), given which images they are of.
     """
     counts: list[Tensor] = []
     pictures: dict[int, Tensor] = {}
-    start, wanted = 0, shown(images)
+    start = 0
     for prediction in predictions:
         part = prediction.cpu()
         counts.append(count(part, slice(start, start + len(part))))

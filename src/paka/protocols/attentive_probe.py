@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from paka.protocols import Outcome
 from paka.protocols.classification import check_truth, held_out, loss, outcome
-from paka.protocols.linear_classification import Standard
+from paka.protocols.linear_classification import Standard, token_standard
 
 RATES = (1e-3, 3e-3, 1e-2)
 """Learning rates that are tried."""
@@ -209,18 +209,6 @@ def predict(
     """Return logits (n, C) of patch tokens (n, N, D), a batch of images at a time."""
     parts = torch.arange(len(tokens)).split(batch)
     return torch.cat([probe(tokens[part], _of(valid, part)) for part in parts])
-
-
-def token_standard(tokens: Tensor, valid: Tensor | None = None, *, batch: int = 128) -> Standard:
-    """Return mean and deviation per channel of the tokens (n, N, D) that count, without a wide copy of them all."""
-    dim = tokens.shape[2]
-    count, total, squares = 0, torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64)
-    for part in torch.arange(len(tokens)).split(batch):
-        own = _of(valid, part)
-        wide = (tokens[part].flatten(0, 1) if own is None else tokens[part][own]).double()
-        count, total, squares = count + len(wide), total + wide.sum(dim=0), squares + wide.square().sum(dim=0)
-    mean = total / max(count, 1)
-    return Standard.of(mean, (squares / max(count, 1) - mean.square()).clamp_min(0).sqrt())
 
 
 def _of(valid: Tensor | None, chosen: Tensor) -> Tensor | None:

@@ -99,19 +99,23 @@ MAP = Metric("mAP", mean_average_precision, lambda counts: counts[..., 1], weigh
 """Mean over the tags of the precision down to each image that carries them."""
 
 
-def image_truth(train: DenseFeatures, query: DenseFeatures) -> tuple[Tensor, Tensor, int]:
-    """Return what training and query images show as a whole, and of how many classes.
+def image_truth(*sides: DenseFeatures) -> tuple[list[Tensor], int]:
+    """Return what images show as a whole, and of how many classes.
 
     These are their tags, or, where a data set has none, which classes their masks show. Where each image has one tag
     they are labels.
 
+    Args:
+        *sides: Images to learn from and images that are scored, or only these.
+
     Returns:
-        Labels (n,) int64 or tags (n, T) bool of both sides, and T.
+        Labels (n,) int64 or tags (n, T) bool of each side, and T.
     """
-    sides = [side.tags if side.tags.shape[1] else shown_classes(side) for side in (train, query)]
-    if all(bool((side.sum(dim=1) == 1).all()) for side in sides):
-        return sides[0].long().argmax(dim=1), sides[1].long().argmax(dim=1), sides[0].shape[1]
-    return sides[0], sides[1], sides[0].shape[1]
+    shown = [side.tags if side.tags.shape[1] else shown_classes(side) for side in sides]
+    classes = shown[0].shape[1]
+    if all(bool((side.sum(dim=1) == 1).all()) for side in shown):
+        return [side.long().argmax(dim=1) for side in shown], classes
+    return shown, classes
 
 
 def shown_classes(features: DenseFeatures) -> Tensor:

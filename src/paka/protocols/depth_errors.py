@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paka.features import DenseFeatures
 from paka.protocols import Outcome, Profile, counted
 from paka.statistics import Metric
 
@@ -122,7 +123,7 @@ PER_IMAGE = (
 
 def depth_estimate(
     predictions: Iterable[Tensor],
-    depth: Tensor,
+    query: DenseFeatures,
     profile: Profile,
     region: Tensor | None = None,
     stated: Mapping[str, Any] | None = None,
@@ -131,13 +132,13 @@ def depth_estimate(
 
     Args:
         predictions: Estimated depth of consecutive images in metres, (b, H, W) float each.
-        depth: True depth, (n, H, W); see `depth_counts`.
+        query: Their true depth.
         profile: Reads `depth_mean`.
         region: Which pixels are scored, (H, W) bool; None for all.
         stated: See `Outcome.stated`.
     """
     counts, pictures = counted(
-        predictions, len(depth), lambda part, rows: depth_counts(part, depth[rows], region)
+        predictions, query.shown, lambda part, rows: depth_counts(part, query.depth[rows], region)
     )
     metrics = POOLED if profile.depth_mean == "pixels" else PER_IMAGE
     return Outcome(counts, metrics, pictures, stated or {})

@@ -50,7 +50,7 @@ def global_knn(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, 
         ValueError: See `paka.protocols.knn_classification.knn`.
     """
     del seed
-    settings, (truth, query_truth, classes) = profile.of(Knn), image_truth(train, query)
+    settings, ((truth, query_truth), classes) = profile.of(Knn), image_truth(train, query)
     return knn_classification(
         train.globals,
         truth,
@@ -75,7 +75,7 @@ def global_linear(train: DenseFeatures, query: DenseFeatures, profile: Profile, 
         ValueError: There are fewer than 2 training images.
     """
     del profile
-    truth, query_truth, classes = image_truth(train, query)
+    (truth, query_truth), classes = image_truth(train, query)
     return linear_classification(train.globals, truth, query.globals, query_truth, classes=classes, seed=seed)
 
 
@@ -91,7 +91,7 @@ def attentive(train: DenseFeatures, query: DenseFeatures, profile: Profile, *, s
     Raises:
         ValueError: There are fewer than 2 training images, or heads do not divide the channels.
     """
-    truth, query_truth, classes = image_truth(train, query)
+    (truth, query_truth), classes = image_truth(train, query)
     return attentive_classification(
         train.tokens.flatten(1, 2),
         truth,

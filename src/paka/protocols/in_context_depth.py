@@ -42,7 +42,7 @@ def in_context_depth(train: DenseFeatures, query: DenseFeatures, profile: Profil
         F.interpolate(votes, size=size, mode="bilinear", align_corners=False).squeeze(1)
         for votes in vote_maps(query, memory, profile)
     )
-    return depth_estimate(maps, query.depth, profile, stated=stated(memory, profile))
+    return depth_estimate(maps, query, profile, stated=stated(memory, profile))
 
 
 def build_memory(train: DenseFeatures, profile: Profile, *, seed: int) -> Memory:

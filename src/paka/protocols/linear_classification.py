@@ -119,6 +119,26 @@ def standard_of(features: Tensor) -> Standard:
     return Standard.of(wide.mean(dim=0), wide.std(dim=0, correction=0))
 
 
+def token_standard(
+    tokens: Tensor, valid: Tensor | None = None, images: Tensor | None = None, *, batch: int = 128
+) -> Standard:
+    """Return mean and deviation per channel of the tokens that count, without a wide copy of them all.
+
+    Args:
+        tokens: (n, N, D).
+        valid: Which count, (n, N) bool; None for all.
+        images: Numbers of the images whose tokens do, (m,) int64; None for all.
+        batch: Images at a time.
+    """
+    dim = tokens.shape[2]
+    count, total, squares = 0, torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64)
+    for part in (torch.arange(len(tokens)) if images is None else images).split(batch):
+        wide = (tokens[part].flatten(0, 1) if valid is None else tokens[part][valid[part]]).double()
+        count, total, squares = count + len(wide), total + wide.sum(dim=0), squares + wide.square().sum(dim=0)
+    mean = total / max(count, 1)
+    return Standard.of(mean, (squares / max(count, 1) - mean.square()).clamp_min(0).sqrt())
+
+
 @in_float32
 def fit_logistic(features: Tensor, truth: Tensor, classes: int, strength: float) -> LogisticRegression:
     """Minimise the mean cross-entropy plus half `strength` times the squared norm of the weights.
@@ -133,12 +153,35 @@ def fit_logistic(features: Tensor, truth: Tensor, classes: int, strength: float)
         strength: Above 0; 1 / (C n) for the inverse strength C of other libraries.
     """
     standard = standard_of(features)
-    inputs = standard(features)
-    weight = torch.zeros(classes, inputs.shape[1], device=inputs.device, requires_grad=True)
-    bias = torch.zeros(classes, device=inputs.device, requires_grad=True)
+    weight, bias = least_loss([(standard(features), truth)], classes, strength, device=features.device)
+    return LogisticRegression(standard, weight, bias)
+
+
+def least_loss(
+    batches: Sequence[tuple[Tensor, Tensor]],
+    classes: int,
+    strength: float,
+    *,
+    device: torch.device,
+    iterations: int = ITERATIONS,
+) -> tuple[Tensor, Tensor]:
+    """Return weights (C, D) and bias (C,) of the logistic regression of all batches together, see `fit_logistic`.
+
+    The gradient is that of all samples, summed over the batches: one batch at a time is on the device and in float32.
+
+    Args:
+        batches: Standardised features (b, D) float, and their truth: labels (b,) or tags (b, C) bool.
+        classes: Number of classes C, or of tags.
+        strength: Above 0.
+        device: Where to compute.
+        iterations: L-BFGS iterations at most.
+    """
+    count = sum(len(inputs) for inputs, _ in batches)
+    weight = torch.zeros(classes, batches[0][0].shape[1], device=device, requires_grad=True)
+    bias = torch.zeros(classes, device=device, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [weight, bias],
-        max_iter=ITERATIONS,
+        max_iter=iterations,
         tolerance_grad=1e-7,
         tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
@@ -146,10 +189,16 @@ def fit_logistic(features: Tensor, truth: Tensor, classes: int, strength: float)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        total = loss(inputs @ weight.T + bias, truth) + 0.5 * strength * weight.square().sum()
-        total.backward()
+        penalty = 0.5 * strength * weight.square().sum()
+        penalty.backward()
+        total = penalty.detach()
+        for inputs, truth in batches:
+            logits = inputs.to(device, torch.float32) @ weight.T + bias
+            part = loss(logits, truth.to(device)) * (len(inputs) / count)
+            part.backward()
+            total = total + part.detach()
         return total
 
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
         optimizer.step(closure)
-    return LogisticRegression(standard, weight.detach(), bias.detach())
+    return weight.detach(), bias.detach()

@@ -138,7 +138,7 @@ def linear_depth(train: DenseFeatures, query: DenseFeatures, profile: Profile, *
     probe = train_depth_probe(train.tokens, train.depth, settings, seed=seed)
     size = label_size(query)
     maps = predict_depth(probe, query.tokens, size, batch=settings.batch)
-    return depth_estimate(maps, query.depth, profile, eigen_crop(size) if settings.eigen_crop else None)
+    return depth_estimate(maps, query, profile, eigen_crop(size) if settings.eigen_crop else None)
 
 
 def train_depth_probe(tokens: Tensor, depth: Tensor, settings: LinearDepth, *, seed: int) -> DepthProbe:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
+from paka.progress import tracked
 from paka.protocols import Outcome, Profile, label_size, segmentation
 from paka.sources import VOID
 
 IMAGES = 16
 """Images whose clusters are enlarged at a time."""
+
+CHUNK = 65536
+"""Tokens that are widened at a time."""
 
 
 def overclustering(
@@ -34,13 +41,13 @@ def overclustering(
     """
     del train
     count = profile.number_of_clusters(query.num_classes)
-    own = slice(None) if query.valid is None else query.valid.flatten()
-    tokens = reduce(query.tokens.flatten(0, 2)[own].float(), profile.pca)
+    own = None if query.valid is None else query.valid.flatten()
+    tokens = reduce(query.tokens.flatten(0, 2), profile.pca, own).to(query.workspace.device)
     assigned = kmeans(
         tokens, count, iterations=profile.kmeans_iterations, restarts=profile.kmeans_restarts, seed=seed
-    )
+    ).cpu()
     maps = torch.zeros(query.tokens.shape[:3], dtype=torch.int64)
-    maps.view(-1)[own] = assigned
+    maps.view(-1)[slice(None) if own is None else own] = assigned
     return named_segmentation(maps, count, query, profile)
 
 
@@ -56,13 +63,13 @@ def named_segmentation(maps: Tensor, count: int, query: DenseFeatures, profile: 
     size = label_size(query)
     votes = torch.zeros(count, query.num_classes, dtype=torch.int64)
     for part, labels in zip(maps.split(IMAGES), query.labels.split(IMAGES), strict=True):
-        votes += cluster_votes(_enlarged(part, size), labels, count, query.num_classes)
+        votes += cluster_votes(enlarged(part, size), labels, count, query.num_classes)
     names = name_clusters(votes) if profile.cluster_naming == "majority" else match_clusters(votes)
-    named = (names[_enlarged(part, size)] for part in maps.split(IMAGES))
+    named = (names[enlarged(part, size)] for part in maps.split(IMAGES))
     return segmentation(named, query, profile, {"k": count})
 
 
-def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Return maps (n, h, w) int64 at the size of the labels, by nearest neighbour."""
     # Single precision holds numbers of clusters, below 2^24, exactly.
     return F.interpolate(maps[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
@@ -94,33 +101,70 @@ def cluster_votes(clusters: Tensor, labels: Tensor, count: int, num_classes: int
     return torch.bincount(cells, minlength=count * num_classes).view(count, num_classes)
 
 
-def reduce(tokens: Tensor, dimensions: int) -> Tensor:
-    """Standardise tokens (M, D) and project them on their first principal axes, (M, min(dimensions, D)).
+def reduce(tokens: Tensor, dimensions: int, own: Tensor | None = None) -> Tensor:
+    """Standardise tokens and project them on their first principal axes, (M, min(dimensions, D)) float32.
 
-    The largest component of each axis is positive. Tokens that are all the same become zeros.
+    The largest component of each axis is positive. Tokens that are all the same become zeros. Tokens are read in parts,
+    three times: what is held beside the result does not grow with their number.
+
+    Args:
+        tokens: (N, D) float, perhaps mapped from a file.
+        dimensions: Principal axes to keep.
+        own: Which tokens count, M of them, (N,) bool; None for all.
     """
-    deviation = tokens.std(dim=0)
-    smallest = (1e-6 * deviation.max()).clamp_min(torch.finfo(deviation.dtype).tiny)
-    standard = (tokens - tokens.mean(dim=0)) / torch.maximum(deviation, smallest)
-    axes: Tensor = torch.linalg.eigh(_scatter(standard)).eigenvectors
+    mean, deviation = moments(tokens, own)
+    scatter = sum(
+        (part.double().T @ part.double() for part in _standard(tokens, own, mean, deviation)), torch.zeros(())
+    )
+    axes: Tensor = torch.linalg.eigh(scatter).eigenvectors
     largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
-    return standard @ (axes * largest.sign()).flip(1)[:, :dimensions].float()
+    basis = (axes * largest.sign()).flip(1)[:, :dimensions].float()
+    return torch.cat([part @ basis for part in _standard(tokens, own, mean, deviation)])
 
 
-def _scatter(tokens: Tensor, chunk: int = 262144) -> Tensor:
-    """Sum the outer products of tokens (M, D) in float64, (D, D), without a float64 copy of them all."""
-    total = torch.zeros(tokens.shape[1], tokens.shape[1], dtype=torch.float64)
-    for part in tokens.split(chunk):
-        wide = part.double()
-        total += wide.T @ wide
-    return total
+def moments(tokens: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel of tokens, (D,) float32 each, reading them in parts.
+
+    Args:
+        tokens: (N, D) float.
+        own: Which of them count, (N,) bool; None for all.
+
+    Source: Chan, Golub and LeVeque 1983, for moments of parts.
+    """
+    count, mean, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for part in _parts(tokens, own):
+        variance, own_mean = torch.var_mean(part.double(), dim=0, correction=0)
+        apart, both = own_mean - mean, count + len(part)
+        squares = squares + variance * len(part) + apart.square() * count * len(part) / both
+        mean, count = mean + apart * len(part) / both, both
+    return mean.float(), (squares / max(count - 1, 1)).sqrt().float()
 
 
-def kmeans(tokens: Tensor, clusters: int, *, iterations: int, restarts: int, seed: int) -> Tensor:
+def _standard(tokens: Tensor, own: Tensor | None, mean: Tensor, deviation: Tensor) -> Iterator[Tensor]:
+    """Yield the tokens that count with mean 0 and deviation 1, some at a time."""
+    smallest = (1e-6 * deviation.max()).clamp_min(torch.finfo(deviation.dtype).tiny)
+    scale = torch.maximum(deviation, smallest)
+    for part in _parts(tokens, own):
+        yield (part - mean) / scale
+
+
+def _parts(tokens: Tensor, own: Tensor | None) -> Iterator[Tensor]:
+    for start in range(0, len(tokens), CHUNK):
+        rows = slice(start, start + CHUNK)
+        part = tokens[rows].float()
+        part = part if own is None else part[own[rows]]
+        if len(part):
+            yield part
+
+
+def kmeans(
+    tokens: Tensor, clusters: int, *, iterations: int, restarts: int, seed: int, spherical: bool = False
+) -> Tensor:
     """Return the cluster of each token, of the restart with the least inertia.
 
-    Lloyd's algorithm from k-means++ centres (Arthur and Vassilvitskii, 2007); a cluster that runs empty is
-    moved to the token farthest from its centre. Deterministic for a seed.
+    Lloyd's algorithm from k-means++ centres (Arthur and Vassilvitskii, 2007), in their variant that tries 2 + log K
+    tokens for each; a cluster that runs empty is moved to the token farthest from its centre. Deterministic for a
+    seed and a number of threads.
 
     Args:
         tokens: (M, D) float32.
@@ -128,6 +172,8 @@ def kmeans(tokens: Tensor, clusters: int, *, iterations: int, restarts: int, see
         iterations: Lloyd iterations at most.
         restarts: Initialisations.
         seed: Seed of the initial centres.
+        spherical: Whether centres have norm 1, so that tokens of norm 1 are clustered by their angles (Dhillon and
+            Modha, 2001).
 
     Returns:
         (M,) int64 in [0, K).
@@ -139,48 +185,65 @@ def kmeans(tokens: Tensor, clusters: int, *, iterations: int, restarts: int, see
         message = f"expected at least {clusters} tokens to cluster, got {len(tokens)}: lower profile.clusters"
         raise ValueError(message)
     generator = torch.Generator().manual_seed(seed)
-    results = [_lloyd(tokens, _plus_plus(tokens, clusters, generator), iterations) for _ in range(restarts)]
+    trials = 2 + int(math.log(clusters))
+    starts = (_plus_plus(tokens, clusters, generator, trials) for _ in range(restarts))
+    results = [_lloyd(tokens, start, iterations, spherical=spherical) for start in starts]
     return min(results, key=lambda result: result[1])[0]
 
 
-def _plus_plus(tokens: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    """Draw centres one by one, each with probability proportional to its squared distance to the others."""
+def _plus_plus(tokens: Tensor, clusters: int, generator: torch.Generator, trials: int) -> Tensor:
+    """Draw centres one by one, each with probability proportional to its squared distance to the others.
+
+    Of `trials` that are drawn each time, the one counts that leaves the least distance.
+    """
     first = int(torch.randint(len(tokens), (1,), generator=generator))
-    centres = [tokens[first]]
-    nearest = (tokens - centres[0]).square().sum(dim=1)
+    chosen, norms = [first], tokens.square().sum(dim=1)
+    nearest = _distances(tokens, norms, chosen)[:, 0]
     for _ in range(1, clusters):
         # Searching the running sum has no limit on the number of tokens, unlike torch.multinomial.
         running = nearest.double().cumsum(dim=0)
-        drawn = torch.rand(1, generator=generator, dtype=torch.float64) * running[-1]
-        index = int(torch.searchsorted(running, drawn, right=True).clamp_max(len(tokens) - 1))
-        centres.append(tokens[index])
-        nearest = torch.minimum(nearest, (tokens - tokens[index]).square().sum(dim=1))
-    return torch.stack(centres)
+        drawn = torch.rand(trials, generator=generator, dtype=torch.float64).to(running.device) * running[-1]
+        tried = torch.searchsorted(running, drawn, right=True).clamp_max(len(tokens) - 1).tolist()
+        left = torch.minimum(nearest[:, None], _distances(tokens, norms, tried))
+        best = int(left.double().sum(dim=0).argmin())
+        chosen.append(tried[best])
+        nearest = left[:, best]
+    return tokens[torch.tensor(chosen)]
 
 
-def _lloyd(tokens: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, float]:
-    assigned, distance = _assign(tokens, centres)
-    for _ in range(iterations):
+def _distances(tokens: Tensor, norms: Tensor, places: list[int]) -> Tensor:
+    """Return the squared distances of tokens (M, D) to some of them, (M, c), given the squared norms of all, (M,)."""
+    centres = tokens[torch.tensor(places, device=tokens.device)]
+    products = torch.addmm(centres.square().sum(dim=1), tokens, centres.T, alpha=-2.0)
+    return (products + norms[:, None]).clamp_min(0.0)
+
+
+def _lloyd(tokens: Tensor, centres: Tensor, iterations: int, *, spherical: bool) -> tuple[Tensor, float]:
+    norms = tokens.square().sum(dim=1)
+    assigned, distance = _assign(tokens, norms, centres)
+    for _ in tracked(range(iterations), iterations):
         centres = _means(tokens, assigned, distance, len(centres))
+        if spherical:
+            centres = F.normalize(centres, dim=1)
         previous = assigned
-        assigned, distance = _assign(tokens, centres)
+        assigned, distance = _assign(tokens, norms, centres)
         if torch.equal(previous, assigned):
             break
     return assigned, float(distance.double().sum())
 
 
-def _assign(tokens: Tensor, centres: Tensor, chunk: int = 16384) -> tuple[Tensor, Tensor]:
+def _assign(tokens: Tensor, norms: Tensor, centres: Tensor, chunk: int = 16384) -> tuple[Tensor, Tensor]:
     """Return the nearest centre and the squared distance to it, (M,) each."""
     offset = centres.square().sum(dim=1)
-    nearest = [(offset - 2.0 * part @ centres.T).min(dim=1) for part in tokens.split(chunk)]
+    nearest = [torch.addmm(offset, part, centres.T, alpha=-2.0).min(dim=1) for part in tokens.split(chunk)]
     assigned = torch.cat([part.indices for part in nearest])
-    distance = torch.cat([part.values for part in nearest]) + tokens.square().sum(dim=1)
+    distance = torch.cat([part.values for part in nearest]) + norms
     return assigned, distance.clamp_min(0.0)
 
 
 def _means(tokens: Tensor, assigned: Tensor, distance: Tensor, clusters: int) -> Tensor:
     count = torch.bincount(assigned, minlength=clusters)
-    sums = torch.zeros(clusters, tokens.shape[1]).index_add_(0, assigned, tokens)
+    sums = tokens.new_zeros(clusters, tokens.shape[1]).index_add_(0, assigned, tokens)
     means = sums / count.clamp_min(1)[:, None]
     empty = (count == 0).nonzero()[:, 0]
     if len(empty):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from paka.resizing import INTERPOLATIONS, Interpolation
 from paka.statistics import Metric, iou_metric
 
 Settings = TypeVar("Settings")
@@ -34,7 +36,9 @@ OPTIONAL = ("clusters", "scored_at")
 
 CHOICES = {
     "aspect": ("keep", "stretch"),
+    "interpolation": INTERPOLATIONS,
     "memory_void": ("skip", "first"),
+    "patch_void": ("skip", "vote"),
     "cluster_naming": ("majority", "hungarian"),
     "absent": ("drop", "zero"),
     "depth_mean": ("pixels", "images"),
@@ -50,6 +54,7 @@ class Profile:
         name: Name, as results state it.
         grid: Rows and columns of tokens per image.
         aspect: `keep` fits images into the grid as they are; `stretch` fills it.
+        interpolation: Filter that images are resized with, see `paka.resizing.resize`.
         blue_std: Standard deviation of blue to normalise pixels with; None for the encoder's own.
         train_images: At most this many labelled training images; None for all.
         val_images: At most this many validation images; None for all.
@@ -59,6 +64,8 @@ class Profile:
         memory_passes: Times each training image enters the memory.
         memory_augment: Whether it does so cropped and with changed colours.
         memory_void: `skip` leaves void pixels out of the memory's labels; `first` takes them for the first class.
+        patch_void: `skip` lets void pixels neither name a patch nor be predicted by probes of patches: they take the
+            class that most of their patch shows; `vote` makes void a class like others, of which no pixel is right.
         k: Neighbours per query patch.
         temperature: Of the softmax over the neighbours' cosine similarities.
         clusters: Clusters K of over-clustering; None for as many as there are classes.
@@ -88,6 +95,7 @@ class Profile:
     name: str
     grid: Sequence[int]
     aspect: Literal["keep", "stretch"]
+    interpolation: Interpolation
     blue_std: float | None
     train_images: int | None
     val_images: int | None
@@ -97,6 +105,7 @@ class Profile:
     memory_passes: int
     memory_augment: bool
     memory_void: str
+    patch_void: str
     k: int
     temperature: float
     clusters: int | None
@@ -144,8 +153,13 @@ class Profile:
         self._require("k", f"at most profile.memory={self.memory}", met=self.k <= self.memory)
 
     def of(self, kind: type[Settings]) -> Settings:
-        """Return the settings of one kind: those of the profile, or else the published defaults."""
-        return next((found for found in self.settings.values() if isinstance(found, kind)), kind())
+        """Return the settings of exactly one kind: those of the profile, or else the published defaults."""
+        return next((found for found in self.settings.values() if type(found) is kind), kind())
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that settings of single protocols name, whose content outcomes depend on."""
+        return [file for found in self.settings.values() for file in getattr(found, "files", ())]
 
     @property
     def iou(self) -> Metric:
@@ -163,6 +177,10 @@ class Profile:
             "bilinear upsampling",
             f"absent classes {self.absent}",
         ]
+        if self.interpolation != "area":
+            facts.append(f"{self.interpolation} images")
+        if self.patch_void != "skip":
+            facts.append("void votes")
         if self.blue_std is not None:
             facts.append(f"blue std {self.blue_std}")
         if self.scored_at is not None:

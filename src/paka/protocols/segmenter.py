@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from paka.encoder import Encoder
 from paka.protocols.sliding_window import sliding_logits
 from paka.protocols.training_crops import fitted_scale
-from paka.views import render
+from paka.resizing import Interpolation, resize
 
 
 class Segmenter(nn.Module):
@@ -25,11 +25,15 @@ class Segmenter(nn.Module):
         encoder: Copied, and all of the copy that runs is trained; the one passed in stays as it is.
         decoder: Maps patch tokens (B, h, w, D) to logits (B, C, h, w).
         drop_path: Stochastic depth rate of the last block; earlier blocks get proportionally less.
+        frozen: Whether the encoder is not trained, and always in evaluation mode.
     """
 
-    def __init__(self, encoder: Encoder, decoder: nn.Module, *, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, encoder: Encoder, decoder: nn.Module, *, drop_path: float = 0.0, frozen: bool = False
+    ) -> None:
         super().__init__()
-        self.encoder = copy.deepcopy(encoder).requires_grad_(requires_grad=True)
+        self.frozen = frozen
+        self.encoder = copy.deepcopy(encoder).requires_grad_(requires_grad=not frozen)
         if self.encoder.layers:
             self.encoder.model.blocks[self.encoder.layers[-1] + 1 :].requires_grad_(requires_grad=False)
         _set_drop_path(self.encoder, drop_path)
@@ -42,9 +46,18 @@ class Segmenter(nn.Module):
         red, green, blue = cast(Tensor, self.encoder.mean).flatten().round().int().tolist()
         return red, green, blue
 
+    def train(self, mode: bool = True) -> Segmenter:  # noqa: FBT001, FBT002 - torch's signature
+        """Set the mode of what is trained."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, C, H, W) of images (B, 3, H, W) uint8, upsampled bilinearly."""
-        logits = self.decoder(self.encoder(images).patches)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            patches = self.encoder(images).patches
+        logits = self.decoder(patches)
         return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -58,7 +71,14 @@ def _set_drop_path(encoder: Encoder, rate: float) -> None:
 
 @torch.inference_mode()
 def segment(
-    segmenter: Segmenter, image: NDArray[np.uint8], *, short_side: int, window: int, stride: int, batch: int
+    segmenter: Segmenter,
+    image: NDArray[np.uint8],
+    *,
+    short_side: int,
+    window: int,
+    stride: int,
+    batch: int,
+    interpolation: Interpolation = "area",
 ) -> NDArray[np.uint8]:
     """Segment one image by sliding windows at the resolution of the training.
 
@@ -71,6 +91,7 @@ def segment(
         window: Side of a window in pixels.
         stride: Pixels between windows.
         batch: Windows per forward pass.
+        interpolation: Filter that the image is resized with.
 
     Returns:
         Class ids, (H, W) uint8.
@@ -80,7 +101,7 @@ def segment(
     size = max(round(height * scale), 1), max(round(width * scale), 1)
     padded = np.empty((max(size[0], window), max(size[1], window), 3), dtype=np.uint8)
     padded[:] = segmenter.fill
-    padded[: size[0], : size[1]] = render(image, (0, 0, width, height), size)
+    padded[: size[0], : size[1]] = resize(image, size, interpolation)
     device = next(segmenter.parameters()).device
     pixels = torch.from_numpy(padded).permute(2, 0, 1).to(device)
     logits = sliding_logits(pixels, segmenter, window=window, stride=stride, batch=batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from paka.datamodule import StepSampler
-from paka.optim import PolynomialSchedule, parameter_groups
+from paka.optim import parameter_groups
+from paka.progress import report
 from paka.protocols.segmenter import Segmenter
 from paka.protocols.training_crops import CropDataset, Crops, collate
 from paka.sources import VOID
@@ -40,16 +41,18 @@ class Rates:
         decoder: Peak rate of the decoder.
         layer_decay: Factor on the encoder's rate per block below the last.
         weight_decay: Of AdamW, on matrices.
-        schedule: Factor on all peak rates.
+        schedule: Factor on all peak rates, of the step and the number of steps.
         gradient_clip: Largest norm of the gradient; None for any.
+        decay_vectors: Whether biases and norms are decayed too.
     """
 
     encoder: float
     decoder: float
     layer_decay: float
     weight_decay: float
-    schedule: PolynomialSchedule
+    schedule: Callable[[int, int], float]
     gradient_clip: float | None = None
+    decay_vectors: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,27 @@ class SegmenterTraining(L.LightningModule):
         feed: What it is trained on.
         rates: Learning rates and decay.
         identity: What the run is determined by, in words; a checkpoint of another one is refused.
+        loss_over: See `labelled_loss`.
+        snapshot_every: Optimizer steps between states of the decoder that are kept, the last one always; None for none.
     """
 
-    def __init__(self, segmenter: Segmenter, feed: Feed, rates: Rates, identity: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        feed: Feed,
+        rates: Rates,
+        identity: Mapping[str, str],
+        *,
+        loss_over: str = "labelled",
+        snapshot_every: int | None = None,
+    ) -> None:
         super().__init__()
         self.segmenter, self.feed, self.rates, self.identity = segmenter, feed, rates, dict(identity)
+        self.loss_over, self.snapshot_every = loss_over, snapshot_every
+        self.snapshots: dict[int, dict[str, Tensor]] = {}
         self.first_step = 0
+        # A frozen encoder is no part of the checkpoint, which the identity says whose it is.
+        self.strict_loading = not segmenter.frozen
 
     def configure_optimizers(self) -> Optimizer:
         """Return AdamW over encoder and decoder."""
@@ -106,7 +124,8 @@ class SegmenterTraining(L.LightningModule):
         }
         groups = parameter_groups(modules, layer_scales(self.segmenter.encoder, self.rates.layer_decay))
         decays = [
-            {**group, "weight_decay": self.rates.weight_decay if group["decays"] else 0.0} for group in groups
+            {**group, "weight_decay": self.rates.weight_decay * (group["decays"] or self.rates.decay_vectors)}
+            for group in groups
         ]
         return torch.optim.AdamW(decays)
 
@@ -124,18 +143,29 @@ class SegmenterTraining(L.LightningModule):
     def training_step(self, batch: Crops, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         del batch_idx
-        return labelled_loss(self.segmenter(batch.images), batch.labels)
+        return labelled_loss(self.segmenter(batch.images), batch.labels, over=self.loss_over)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Set this step's rates, then let the optimizer step."""
-        factor = self.rates.schedule(self.global_step, self.feed.steps)
+        """Set this step's rates, let the optimizer step, and keep the decoder if it is time."""
+        step = self.global_step
+        factor = self.rates.schedule(step, self.feed.steps)
         for group in cast(Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups:
             group["lr"] = group["peak_lr"] * factor
         super().optimizer_step(*args, **kwargs)
+        report((step + 1) / self.feed.steps)
+        if self.snapshot_every and ((step + 1) % self.snapshot_every == 0 or step + 1 == self.feed.steps):
+            state = self.segmenter.decoder.state_dict()
+            self.snapshots[step + 1] = {name: value.detach().cpu().clone() for name, value in state.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say whose checkpoint it is."""
+        """Say whose checkpoint it is, and leave out what does not change."""
         checkpoint["identity"] = self.identity
+        checkpoint["snapshots"] = self.snapshots
+        if self.segmenter.frozen:
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {
+                name: value for name, value in state.items() if not name.startswith("segmenter.encoder.")
+            }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on after the step that the checkpoint was saved at.
@@ -152,19 +182,21 @@ class SegmenterTraining(L.LightningModule):
             message = f"expected a checkpoint of this run, got one with {words}: use another folder, or remove {CHECKPOINT}"
             raise ValueError(message)
         self.first_step = checkpoint["global_step"]
+        self.snapshots = checkpoint["snapshots"]
 
 
-def labelled_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def labelled_loss(logits: Tensor, labels: Tensor, *, over: str = "labelled") -> Tensor:
     """Return the mean cross-entropy over labelled pixels, 0 without any.
 
     Args:
         logits: (B, C, H, W).
         labels: Class ids with 255 for void, (B, H, W) uint8.
+        over: `labelled`, or `all` to divide the sum by the number of all pixels.
     """
     # One row per pixel: torch's loss of maps is not deterministic on CUDA.
     rows, truth = logits.permute(0, 2, 3, 1).flatten(0, 2).float(), labels.flatten().long()
     total = F.cross_entropy(rows, truth, ignore_index=VOID, reduction="sum")
-    return total / (truth != VOID).sum().clamp_min(1)
+    return total / (len(truth) if over == "all" else (truth != VOID).sum().clamp_min(1))
 
 
 class StepCheckpoint(Callback):
@@ -249,6 +281,7 @@ def _quietly() -> Iterator[None]:
             # The loader starts at the step that is resumed.
             warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before")
             warnings.filterwarnings("ignore", ".*LeafSpec")
+            warnings.filterwarnings("ignore", ".*in eval mode at the start of training")
             warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
             yield
     finally:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from paka.datamodule import Key
-from paka.photometric import Photometric
+from paka.protocols.finetune_settings import Recolour
+from paka.resizing import Interpolation
 from paka.sources import VOID, Source
 from paka.views import Box, render
 
@@ -51,6 +52,7 @@ class CropDataset(Dataset[Crops]):
         largest_share: Share of the labelled pixels that one class may have.
         fill: Colour around images that are smaller than a crop.
         photometric: Change of colours; None for none.
+        interpolation: Filter that images are resized with.
     """
 
     source: Source
@@ -61,7 +63,8 @@ class CropDataset(Dataset[Crops]):
     flip: float
     largest_share: float
     fill: tuple[int, int, int]
-    photometric: Photometric | None = None
+    photometric: Recolour | None = None
+    interpolation: Interpolation = "area"
 
     def __getitem__(self, key: Key) -> Crops:
         """Return one crop, (3, S, S) and (S, S)."""
@@ -72,7 +75,7 @@ class CropDataset(Dataset[Crops]):
         box = self.draw(rng, mask, scale)
         size = self._drawn_size(box, scale)
         flip = bool(rng.random() < self.flip)
-        pixels = render(image, box, size, flip=flip)
+        pixels = render(image, box, size, flip=flip, interpolation=self.interpolation)
         labels = render_mask(mask, box, size, flip=flip)
         if self.photometric is not None:
             pixels = self.photometric(pixels, rng)

@@ -74,7 +74,7 @@ class Source(Protocol):
         """The images of each video, in the order of time; empty without.
 
         Their masks hold the numbers of objects, from 1 on and the same through a video, 0 for what is around them
-        and 255 for void.
+        and 255 for void. A mask that is void everywhere says nothing of its image, which is not scored.
         """
         return ()
 
@@ -85,6 +85,11 @@ class Source(Protocol):
     def item(self, index: int) -> str:
         """Return what image `index` is called in messages and lists: its file, or its place in the source."""
         ...
+
+    def label_item(self, index: int) -> str:
+        """Return the file that holds the mask or depth of image `index`; empty without one."""
+        del index
+        return ""
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return image `index` as RGB, (H, W, 3) uint8; it may be read-only.

@@ -113,6 +113,10 @@ class Folder(ImageFiles):
             return self._names
         return tuple(str(i) for i in range(_count_classes(self._mask_folder.parent)))
 
+    def label_item(self, index: int) -> str:
+        """Return the path of the mask of image `index`; empty without masks."""
+        return "" if self._masks is None else os.fsdecode(self._mask_folder / os.fsdecode(self._masks[index]))
+
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Return the class ids of image `index`, (H, W) uint8 with 255 for void.
 
@@ -125,7 +129,7 @@ class Folder(ImageFiles):
                 f"the {self.split} images of {self.name} have no masks: expected them in "
                 f"{self._mask_folder}, which does not exist; add them, or use a labelled source as benchmark"
             )
-        path = self._mask_folder / os.fsdecode(self._masks[index])
+        path = Path(self.label_item(index))
         mask = read_mask(path)
         check_size(mask, path, self.files.root / os.fsdecode(self.files.names[index]))
         _check_ids(mask, path, len(self.classes))

@@ -1,4 +1,4 @@
-"""Data sets with one label file per image, as their owners lay them out."""
+"""Data sets whose files are given by name, as their owners lay them out: images, and one label file for each."""
 
 from __future__ import annotations
 
@@ -37,47 +37,36 @@ class Legend(NamedTuple):
     palette: NDArray[np.uint8] | None = None
 
 
-class PairedImages(Source):
-    """Images with one label file each, both given by name; that all are there is checked at once.
+class NamedImages(Source):
+    """Images given by name; that all are there is checked at once.
 
     Attributes:
         root: Folder that the names are relative to.
         images: Image files, (n,) bytes.
-        labels: Label file of each image, (n,) bytes.
     """
 
     def __init__(
-        self,
-        split: str,
-        *,
-        name: str,
-        root: Path,
-        images: NDArray[np.bytes_],
-        labels: NDArray[np.bytes_],
-        published: int | None = None,
+        self, split: str, *, name: str, root: Path, images: NDArray[np.bytes_], published: int | None = None
     ) -> None:
-        """Pair images and labels; a count other than the published one is logged as a warning.
+        """Take the images in their order; a count other than the published one is logged as a warning.
 
         Args:
             split: Name of the split, in the data set's own words.
             name: Name of the data set, as reports print it.
             root: Folder that the names are relative to.
             images: Image files, (n,) bytes.
-            labels: Label file of each image, (n,) bytes, in the same order.
             published: Number of images that the owners published.
 
         Raises:
-            FileNotFoundError: There are no images, or one of the files is missing.
+            FileNotFoundError: There are no images, or one of them is missing.
         """
-        self.split, self.name, self.root = split, name, root
-        self.images, self.labels = images, labels
+        self.split, self.name, self.root, self.images = split, name, root, images
         if not len(images):
             message = (
                 f"{name} {split} has no images in {root}: expected at least one; unpack its images there"
             )
             raise FileNotFoundError(message)
         _require(root, images, f"{name} {split} images")
-        _require(root, labels, f"{name} {split} label files")
         if published not in (None, len(images)):
             logger.warning(
                 "%s %s holds %d images, but %d were published", name, split, len(images), published
@@ -91,10 +80,6 @@ class PairedImages(Source):
         """Return the path of image `index`."""
         return self.root / os.fsdecode(self.images[index])
 
-    def label_path(self, index: int) -> Path:
-        """Return the path of the labels of image `index`."""
-        return self.root / os.fsdecode(self.labels[index])
-
     def item(self, index: int) -> str:
         """Return the path of image `index`, as it can be printed."""
         return os.fsencode(self.path(index)).decode(errors="backslashreplace")
@@ -106,6 +91,49 @@ class PairedImages(Source):
             ValueError: The file is truncated, corrupt or not an image.
         """
         return read_image(self.path(index))
+
+
+class PairedImages(NamedImages):
+    """Images with one label file each, both given by name.
+
+    Attributes:
+        labels: Label file of each image, (n,) bytes.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        name: str,
+        root: Path,
+        images: NDArray[np.bytes_],
+        labels: NDArray[np.bytes_],
+        published: int | None = None,
+    ) -> None:
+        """Pair images and labels; see `NamedImages`.
+
+        Args:
+            split: Name of the split, in the data set's own words.
+            name: Name of the data set, as reports print it.
+            root: Folder that the names are relative to.
+            images: Image files, (n,) bytes.
+            labels: Label file of each image, (n,) bytes, in the same order.
+            published: Number of images that the owners published.
+
+        Raises:
+            FileNotFoundError: There are no images, or one of the files is missing.
+        """
+        super().__init__(split, name=name, root=root, images=images, published=published)
+        self.labels = labels
+        _require(root, labels, f"{name} {split} label files")
+
+    def label_path(self, index: int) -> Path:
+        """Return the path of the labels of image `index`."""
+        return self.root / os.fsdecode(self.labels[index])
+
+    def label_item(self, index: int) -> str:
+        """Return the path of the labels of image `index`."""
+        return os.fsdecode(self.label_path(index))
 
 
 class LabelledImages(PairedImages):

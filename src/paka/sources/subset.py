@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paka.cores import available_cores
-from paka.sources import KeypointPair, Source
+from paka.sources import VOID, KeypointPair, Source
 
 HELD_OUT = 10
 """One labelled training image in so many is held out where a data set has no split to choose by."""
@@ -65,6 +65,10 @@ class Subset(Source):
     def item(self, index: int) -> str:
         """Return what the whole calls the image."""
         return self.source.item(int(self.indices[index]))
+
+    def label_item(self, index: int) -> str:
+        """Return the file that holds the labels of the image."""
+        return self.source.label_item(int(self.indices[index]))
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return image `index` as RGB, (H, W, 3) uint8."""
@@ -171,13 +175,21 @@ def verify_labels(source: Source, count: int | None = None) -> None:
         count: How many of them; None for all.
 
     Raises:
-        ValueError: One cannot be read, has another size than its image, or an id of no class.
+        ValueError: One cannot be read, has another size than its image, or an id of no class; or nothing is known of any.
         FileNotFoundError: One is missing.
     """
-    has_masks = source.classes or source.videos
+    has_masks = bool(source.classes or source.videos)
     if not has_masks and not source.has_depth:
         return
-    read: Callable[[int], object] = source.mask if has_masks else source.depth
+
+    def known(index: int) -> bool:
+        return bool((source.mask(index) != VOID).any() if has_masks else (source.depth(index) > 0).any())
+
+    images = range(len(source) if count is None else min(count, len(source)))
     with ThreadPoolExecutor(available_cores()) as pool:
-        for _ in pool.map(read, range(len(source) if count is None else min(count, len(source)))):
-            pass
+        if not any([*pool.map(known, images)]):
+            message = (
+                f"expected a labelled pixel in the {len(images)} {source.split} images of {source.name}, "
+                f"got {'void masks' if has_masks else 'unknown depth'} only: correct the labels or choose another split"
+            )
+            raise ValueError(message)
