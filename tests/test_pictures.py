@@ -16,17 +16,18 @@ from tests.protocols.synthetic import PROFILE
 from paka.benchmark import Benchmark
 from paka.encoded import Encoded
 from paka.feature_store import FeatureCache
-from paka.features import whiten
+from paka.features import DenseFeatures, whiten
 from paka.frames import Frame
 from paka.outcome_pictures import MOST_BARS, bar, in_frame, most_changed
 from paka.per_class import ClassScore
 from paka.pictures import Gallery, Side, draw
 from paka.protocols import Entry
+from paka.protocols.image_level import Knn, global_knn
 from paka.protocols.in_context import in_context
 from paka.protocols.in_context_depth import in_context_depth
-from paka.token_pictures import CONTEXT, TokenPictures, around
+from paka.token_pictures import CONTEXT, TokenPictures, around, frequency
 
-SMALL = replace(PROFILE, grid=[4, 4], k=5, memory=200, bootstrap=20)
+SMALL = replace(PROFILE, grid=[4, 4], k=5, memory=200, bootstrap=20, settings={"knn": Knn(k=3)})
 IN_CONTEXT = {"in_context": Entry(in_context, "masks", views="memory")}
 
 
@@ -110,6 +111,13 @@ def test_images_without_labelled_training_images_have_no_neighbours(tmp_path):
     assert files(tmp_path) == {*PROTOCOL, "features.png", "kernels.png"}
 
 
+def test_scores_of_another_kind_have_no_pictures_of_predictions(tmp_path):
+    entries = {"knn": Entry(global_knn, "tags")}
+    (gallery,) = drawn(tmp_path, benchmark(protocols=entries), {"trained": 1})
+    assert gallery.protocols == {"knn": []}
+    assert files(tmp_path) == {"scores.png", *TOKENS}
+
+
 def test_depth_has_pictures_of_its_own(tmp_path):
     entries = {"in_context_depth": Entry(in_context_depth, "depth", views="memory")}
     (gallery,) = drawn(tmp_path, benchmark(train=Deep(), query=Deep(), protocols=entries), {"trained": 1})
@@ -130,7 +138,7 @@ def test_features_of_some_images_are_those_of_all(tmp_path):
 
 
 def pictures(where: Benchmark) -> TokenPictures:
-    return TokenPictures(where, Frame(4, 4, 8, "keep"), torch.tensor([2.0, 1.0]))
+    return TokenPictures(where, Frame(4, 4, 8, "keep"))
 
 
 def test_neighbours_are_patches_of_the_training_images():
@@ -151,6 +159,12 @@ def test_changed_tokens_are_shown_changed():
     variances = torch.linalg.eigvalsh(torch.cov(changed.train.tokens.flatten(0, 2).T))
     torch.testing.assert_close(variances[1:], torch.ones(15), atol=1e-2, rtol=0)  # the norm takes one away
     assert not torch.allclose(plain.query.tokens, changed.query.tokens)
+
+
+def test_frequency_counts_labelled_pixels():
+    labels = torch.tensor([[[0, 1], [1, 255]], [[1, 255], [2, 2]]], dtype=torch.uint8)
+    features = DenseFeatures(torch.zeros(2, 1, 1, 3), labels, 4)
+    assert frequency(features).tolist() == [1, 3, 2, 0]
 
 
 def test_kernels_are_of_the_image_with_most_classes():

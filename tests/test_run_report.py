@@ -106,8 +106,8 @@ def test_everything_is_in_both(tmp_path: Path) -> None:
 
 def test_only_certain_differences_are_marked(tmp_path: Path) -> None:
     (table,) = [b for b in document(run_report(tmp_path)).sections[0].blocks if isinstance(b, Table)]
-    marks = [cell.mark for row in table.rows for cell in row if isinstance(cell, Cell)]
-    assert marks == ["gain", "", "loss"]
+    marked = [(cell.text, cell.mark) for row in table.rows for cell in row if isinstance(cell, Cell)]
+    assert marked == [("+4.95", "gain"), ("+0.20", ""), ("-3.00", "loss")]
 
 
 @pytest.mark.parametrize(

@@ -112,11 +112,14 @@ def test_a_run_leaves_everything_it_promises(finished: tuple[Path, str]) -> None
         "metrics.csv",
         "results.csv",
         "report.md",
+        "report.html",
+        "per_class.csv",
         "encoder.safetensors",
     ):
         assert (folder / name).stat().st_size > 0, name
     figures = {path.name for path in (folder / "figures").iterdir()}
     assert {"features.png", "in_context.png", "linear.png", "overclustering.png", "curves.png"} <= figures
+    assert "report.html" in printed
     assert [row["protocol"] for row in rows(folder / "results.csv")] == [
         "in_context",
         "linear",
@@ -318,6 +321,9 @@ def test_encoders_are_compared_in_one_run(
     counts = np.load(tmp_path / "counts.npz")
     iou = mean_iou(torch.from_numpy(counts["in_context.a"])).mean()
     assert f"{100 * float(iou):.2f}" == first[0]
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"1-a", "2-b"}
+    assert f"{first[0]}" in (tmp_path / "report.html").read_text()
+    assert "report.html" in out
     assert len(list((tmp_path / "kept").glob("*/facts.json"))) == 4, "two splits of two different weights"
 
 

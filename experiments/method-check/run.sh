@@ -35,8 +35,8 @@ run image_level objective=image_level image_head.pooling=mean
 import sys
 from pathlib import Path
 
+from paka.figures.scores import scores_figure
 from paka.scores import changes, merge_results, read_results
-from paka.visualize import scores_figure
 
 folder = Path("experiments/method-check")
 for path in sorted(Path(sys.argv[1]).glob("*/results.csv")):
@@ -44,5 +44,5 @@ for path in sorted(Path(sys.argv[1]).glob("*/results.csv")):
 scores = sorted(read_results(folder / "results.csv"), key=lambda score: -score.delta)
 in_context = [score for score in scores if score.protocol == "in_context"]
 rows = [row._replace(label=score.method) for row, score in zip(changes(in_context), in_context, strict=True)]
-scores_figure(folder / "in_context.png", rows, caption="In-context segmentation of the scenes' test images, seed 0")
+scores_figure(folder / "in_context.png", rows, metric="in-context mIoU on the scenes' test images, seed 0")
 PYTHON

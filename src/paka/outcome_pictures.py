@@ -50,14 +50,19 @@ class OutcomePictures:
         """Numbers of the images that are shown."""
         return shown(len(self.benchmark.images("query")))
 
-    def predicts_classes(self, result: Result) -> bool:
-        """Return whether a protocol predicted the benchmark's classes of pixels."""
-        return result.metrics[0].name == "mIoU" and bool(self.benchmark.query.classes)
+    def counts_classes(self, result: Result) -> bool:
+        """Return whether a protocol counted the pixels of the benchmark's classes."""
+        classes = len(self.benchmark.query.classes)
+        return result.metrics[0].name == "mIoU" and result.counts.shape[2:] == (classes, classes)
+
+    def shows(self, result: Result) -> bool:
+        """Return whether the predictions for the images that are shown were kept."""
+        return all(n in result.pictures for n in self.chosen)
 
     def predicts_depth(self, result: Result) -> bool:
         """Return whether a protocol predicted the depth of pixels."""
-        pictures = [result.pictures[n] for n in self.chosen if n in result.pictures]
-        return self.benchmark.query.has_depth and bool(pictures) and pictures[0].is_floating_point()
+        kept = self.benchmark.query.has_depth and self.shows(result)
+        return kept and result.pictures[self.chosen[0]].is_floating_point()
 
     def segmentation(self, path: Path, protocol: str, results: Mapping[str, Result]) -> Figure:
         """Draw true and predicted classes; `results` by title are one, or two that are compared."""

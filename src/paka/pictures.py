@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from paka.benchmark import Benchmark, Result
 from paka.document import Figure
 from paka.encoder import Encoder
@@ -68,7 +65,7 @@ def draw(
     """
     (first, start), *others = sides.items()
     frame = benchmark.frame(start.encoder)
-    tokens = TokenPictures(benchmark, frame, _frequency(benchmark, start.results))
+    tokens = TokenPictures(benchmark, frame)
     outcomes = OutcomePictures(benchmark, frame, tokens.images)
     views = {name: tokens.view(side.encoder, side.transform, name=name) for name, side in sides.items()}
     galleries = []
@@ -95,13 +92,6 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[-40:]
 
 
-def _frequency(benchmark: Benchmark, results: Mapping[str, Result]) -> Tensor:
-    """Return how many labelled pixels of the scored images show each class, (C,), as a protocol counted them."""
-    classes = len(benchmark.query.classes)
-    counted = (result.counts[:, 0] for result in results.values() if result.metrics[0].name == "mIoU")
-    return next((counts.sum(dim=(0, 2)) for counts in counted), torch.ones(classes))
-
-
 def _overview(folder: Path, scores: Sequence[Score]) -> list[Figure]:
     rows = changes(scores)
     if not rows:
@@ -124,7 +114,7 @@ def _classes(outcomes: OutcomePictures, sides: Mapping[str, Side], method: str) 
     return [
         score
         for protocol, result in before.items()
-        if outcomes.predicts_classes(result)
+        if outcomes.counts_classes(result)
         for score in class_scores(
             outcomes.benchmark, protocol, result, after[0][protocol] if after else None, method=method
         )
@@ -139,15 +129,17 @@ def _protocols(
     for protocol in next(iter(sides.values())).results:
         results = {title: side.results[protocol] for title, side in sides.items()}
         title, last = list(results.items())[-1]
-        if outcomes.predicts_classes(last):
+        drawn[protocol] = []
+        if outcomes.counts_classes(last) and outcomes.shows(last):
+            drawn[protocol].append(outcomes.segmentation(folder / f"{protocol}.png", protocol, results))
+        if outcomes.counts_classes(last):
             rows = [score for score in classes if score.protocol == protocol]
-            drawn[protocol] = [
-                outcomes.segmentation(folder / f"{protocol}.png", protocol, results),
+            drawn[protocol] += [
                 outcomes.classes(folder / f"{protocol}_classes.png", protocol, rows),
                 outcomes.confusion(folder / f"{protocol}_confusion.png", protocol, last, title),
             ]
-        elif outcomes.predicts_depth(last):
-            drawn[protocol] = [outcomes.depth(folder / f"{protocol}.png", protocol, results)]
+        if outcomes.predicts_depth(last):
+            drawn[protocol].append(outcomes.depth(folder / f"{protocol}.png", protocol, results))
     return drawn
 
 

@@ -103,14 +103,13 @@ def write_report(folder: Path, report: RunReport) -> dict[str, Path]:
 
 def document(report: RunReport) -> Document:
     """Return a run's report as a document."""
+    overview = report.galleries[0].overview if len(report.galleries) == 1 else []
     return Document(
         report.title,
         summary(report.scores),
         [*_verdicts(report.scores), Facts(report.facts)],
         [
-            Section(
-                "Results", [*_results(report.scores), *(f for g in report.galleries for f in g.overview)]
-            ),
+            Section("Results", [*_results(report.scores), *overview]),
             Section("Training", report.training),
             *_galleries(report.galleries),
             Section("Beyond the scores", *_harm(report.harm)),
@@ -214,7 +213,7 @@ def _galleries(galleries: Sequence[Gallery]) -> Iterator[Section]:
         if len(galleries) == 1:
             yield from sections
         else:
-            yield Section(f"Before and after: {gallery.name}", sections=sections)
+            yield Section(f"Before and after: {gallery.name}", gallery.overview, sections)
 
 
 def _classes(gallery: Gallery, protocol: str) -> list[Block]:

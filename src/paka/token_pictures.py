@@ -28,7 +28,7 @@ from paka.protocols import shown
 from paka.protocols.in_context import label_shares
 from paka.retrieval import Patch, contrast, nearest_patches, patch_of, rarest_patches, sorted_kernel
 from paka.scores import decimal
-from paka.sources import Source
+from paka.sources import VOID, Source
 
 SEARCHED = 200
 """Training images whose patches are looked through at most, evenly spaced: what a picture may cost."""
@@ -77,12 +77,10 @@ class TokenPictures:
     Attributes:
         benchmark: The labelled images.
         frame: The grid of tokens that they are brought to.
-        frequency: How often each class is labelled, (C,); empty without masks.
     """
 
     benchmark: Benchmark
     frame: Frame
-    frequency: Tensor
 
     @cached_property
     def chosen(self) -> list[int]:
@@ -150,9 +148,11 @@ class TokenPictures:
         return kernels, ordered, image
 
     def queries(self, view: TokenView) -> list[Patch]:
-        """Return the patches that are looked for; see `rarest_patches`."""
+        """Return the patches that are looked for: see `rarest_patches`, by how rare classes are in training images."""
+        if view.train is None:
+            return []
         shares = label_shares(view.query, torch.arange(len(view.query)))
-        patches = rarest_patches(shares, self.frequency, seed=self.benchmark.seed)
+        patches = rarest_patches(shares, frequency(view.train), seed=self.benchmark.seed)
         places = np.linspace(0, len(patches) - 1, min(QUERIES, len(patches))).astype(int)
         return [patches[place] for place in places]
 
@@ -197,17 +197,15 @@ class TokenPictures:
             title: view.query.tokens[:, :rows, :columns].float().numpy() for title, view in views.items()
         }
         features_figure(path, self.images, sides, joint=joint)
-        basis = (
-            "one joint basis"
-            if joint and len(views) > 1
-            else "its own basis"
-            if len(views) > 1
-            else "one basis"
-        )
+        if joint:
+            basis = "in one joint basis" if len(views) > 1 else "over all images"
+        else:
+            fitted = f"fitted on {len(self.searched)} evenly spaced training images"
+            basis = f"each side in a basis of its own, and the tokens after changed as {fitted}"
         return Figure(
             path,
-            f"The first three principal components of the frozen patch tokens as red, green and blue, in {basis}. "
-            "Patches of similar colour have similar tokens.",
+            f"The first three principal components of the frozen patch tokens as red, green and blue, {basis}. Patches of "
+            "similar colour have similar tokens.",
             "Rows of images beside maps of their patch tokens",
         )
 
@@ -251,6 +249,12 @@ class TokenPictures:
             "rarest class of an evenly spaced image.",
             f"Patches in boxes; neighbours of the same class: {', '.join(f'{title.lower()} {count}' for title, count in same.items())}",
         )
+
+
+def frequency(features: DenseFeatures) -> Tensor:
+    """Return how many labelled pixels show each class, (C,) int64."""
+    counts = [torch.bincount(labels.flatten(), minlength=VOID + 1) for labels in features.labels]
+    return torch.stack(counts).sum(dim=0)[: features.num_classes]
 
 
 def _same(queries: Sequence[Patch], rows: Sequence[Sequence[Patch]]) -> str:

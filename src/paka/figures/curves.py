@@ -16,7 +16,7 @@ from paka.colours import Floats
 from paka.figures.canvas import STYLE, paper, save
 
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-TITLES = {"loss": "Loss", "cka": "CKA", "tag_accuracy": "Tag accuracy"}
+TITLES = {"loss": "Loss", "cka": "CKA", "rankme": "RankMe", "tag_accuracy": "Tag accuracy"}
 """Titles of the series that are logged under these names."""
 
 

@@ -96,7 +96,7 @@ def _numbers(axes: Axes, shares: Floats) -> None:
             continue
         weight = "bold" if row == column else "normal"
         style: Any = {"ha": "center", "va": "center", "fontsize": 7.5, "weight": weight}
-        axes.text(column, row, f"{share:.0f}", color="white" if share > 35 else INK, **style)
+        axes.text(column, row, f"{share:.0f}", color="white" if share > 48 else INK, **style)
 
 
 @mpl.rc_context(STYLE)

@@ -9,8 +9,12 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from paka.figures.canvas import AFTER, BEFORE, INK, STYLE, axes_at, paper, save
+
+_WHISKER: Any = {"linewidth": 1.1, "path_effects": [withStroke(linewidth=2.6, foreground="white")]}
+"""Lines that are seen on bars and beside them."""
 
 
 class Change(NamedTuple):
@@ -155,6 +159,6 @@ def _bars(axis: Axes, row: int, bar: Bar) -> None:
         axis.barh(row - 0.19, bar.before, 0.34, color=BEFORE, label="before")
     last = bar.before if bar.after is None else bar.after
     axis.barh(middle, last, 0.34 if compared else 0.62, color=AFTER, label="after" if compared else "score")
-    axis.plot((bar.low, bar.high), (middle, middle), color=INK, linewidth=1.1, label="95 % interval")
+    axis.plot((bar.low, bar.high), (middle, middle), color=INK, label="95 % interval", **_WHISKER)
     for end in (bar.low, bar.high):
-        axis.plot((end, end), (middle - 0.1, middle + 0.1), color=INK, linewidth=1.1)
+        axis.plot((end, end), (middle - 0.1, middle + 0.1), color=INK, **_WHISKER)
