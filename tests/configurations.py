@@ -23,6 +23,19 @@ LABELLED = {
 TOGETHER = [{"image_level", "image_tags"}, {"masked", "masked_features"}]
 """Options of the groups augmentation and objective that need each other."""
 
+SPECIAL = {
+    ("backbone", "timm"): ["backbone=timm", "backbone.name=deit3_small_patch16_224.fb_in1k"],
+    ("data", "mix"): [
+        "data=mix",
+        "data.parts.coco.root={root}/coco",
+        "data.parts.imagenet.root={root}/imagenet",
+    ],
+    ("eval", "unsupervised"): ["benchmark=voc", "benchmark.root={root}/voc", "eval=unsupervised"],
+    # Left out without a model of open_clip, and something has to be scored.
+    ("eval", "zero_shot"): ["eval=[knn,zero_shot]"],
+}
+"""Options that ask for others, or for what is theirs alone."""
+
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
@@ -34,16 +47,12 @@ def choosing(group: str, option: str, root: str = "x") -> list[str]:
     for augmentation, objective in map(sorted, TOGETHER):
         if (group, option) in (("augmentation", augmentation), ("objective", objective)):
             return [f"augmentation={augmentation}", f"objective={objective}"]
-    if (group, option) == ("backbone", "timm"):
-        return ["backbone=timm", "backbone.name=deit3_small_patch16_224.fb_in1k"]
+    if (group, option) in SPECIAL:
+        return [override.format(root=root) for override in SPECIAL[group, option]]
     if option in LABELLED and group != "profile":
         name, protocols = LABELLED[option]
         chosen = group if option == name else "benchmark"
         return [f"{chosen}={name}", f"{chosen}.root={root}/{name}", f"eval={protocols}"]
-    if option == "zero_shot":  # left out without a model of open_clip, and something has to be scored
-        return ["eval=[knn,zero_shot]"]
-    if (group, option) == ("data", "mix"):
-        return ["data=mix", *(f"data.parts.{part}.root={root}/{part}" for part in ("coco", "imagenet"))]
     if group == "experiment" and option in PHOTOGRAPHS:
         return [f"experiment={option}", f"data.root={root}/{PHOTOGRAPHS[option]}"]
     has_root = group in ("data", "benchmark") and (CONF_DIR / "data" / f"{option}.yaml").is_file()

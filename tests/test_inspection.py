@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tests.trees import SPLITS, write_folder
 
-from paka.contact_sheet import draw, evenly, overlay
+from paka.colours import overlay
+from paka.contact_sheet import draw, evenly
 from paka.findings import SplitFindings, summary
 from paka.inspection import DATA, drawn, inspect, sentence
 from paka.sources import Source

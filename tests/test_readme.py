@@ -38,3 +38,11 @@ def test_options_are_those_of_the_group(group: str) -> None:
         "augmentation": {"image_level", "masked"},
     }
     assert {*listed.split()} == own - elsewhere.get(group, set())
+
+
+@pytest.mark.parametrize("group", ["eval", "profile"])
+def test_evaluations_are_all_named(group: str) -> None:
+    start = README.index("### Score only")
+    named = {*re.findall(r"`([a-z0-9_]+)`", README[start : README.index("### Your own kernel")])}
+    own = {option for name, option in OPTIONS if name == group}
+    assert own - {"none"} <= named

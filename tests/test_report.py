@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from paka.report import Score, banner, closing, forecast, format_rows, print_table, terminal, write_report
+from paka.report import Score, banner, closing, forecast, format_rows, print_table, terminal
 
 SCORES = [
     Score(
@@ -123,35 +123,6 @@ def test_forecast(seconds, text):
 def test_forecast_of_nonsense(seconds):
     with pytest.raises(ValueError, match="finite and at least 0 seconds"):
         forecast(seconds)
-
-
-def test_report(tmp_path):
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "features.png").write_bytes(b"")
-    path = write_report(
-        tmp_path,
-        title="paka demo",
-        facts={"encoder": "tiny"},
-        scores=SCORES,
-        figures={"figures/features.png": "Features"},
-        loading="model = timm.create_model(...)\n",
-        command="make demo",
-    )
-    text = path.read_text()
-    assert path == tmp_path / "report.md"
-    for part in (
-        "# paka demo\n\n* **encoder**: tiny\n",
-        "| in_context | 40.00 | 44.91 | +4.91 | [+3.91, +5.91] |",
-        "![Features](figures/features.png)\n\n*Features*",
-        "```python\nmodel = timm.create_model(...)\n```",
-        "## Made by\n\n```bash\nmake demo\n```\n",
-    ):
-        assert part in text
-
-
-def test_report_without_its_figure(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"missing\.png is missing; save figures"):
-        write_report(tmp_path, title="t", scores=[], figures={"missing.png": ""}, loading="", command="")
 
 
 def test_a_table_of_scores_alone_shows_their_own_interval_and_no_empty_column():

@@ -9,12 +9,13 @@ from paka.scores import (
     COLUMNS,
     Score,
     changes,
+    decimal,
     format_rows,
     layout,
-    markdown_table,
     merge_results,
     read_results,
     summarise,
+    verdict,
     write_results,
 )
 
@@ -134,16 +135,6 @@ def test_layout_keeps_what_differs():
     assert header[-1] == "note"
 
 
-def test_markdown_shares_the_numbers_of_the_file():
-    text = markdown_table([SCORE, replace(LINEAR, note="a | b")])
-    lines = text.splitlines()
-    assert lines[1].startswith("| :-- | --: | --: |")
-    assert lines[2] == "| in_context | 40.21 | 45.13 | +4.91 | [+3.90, +5.90] | 10240 | 30 |  |"
-    assert lines[3].endswith(r"| a \| b |")
-    for value in format_rows([SCORE, LINEAR], signed=True)[1][1][6:9]:
-        assert value in lines[3]
-
-
 def test_changes_for_the_figure():
     change, bare = changes([SCORE, replace(SCORE, after=None), replace(LINEAR, ci_low=None, ci_high=None)])
     assert change == ("in-context", 40.214, 45.126, 3.9, 5.9, "+4.91 [+3.90, +5.90]")
@@ -184,6 +175,28 @@ def test_depth_errors_have_three_decimals_and_are_better_when_lower():
     assert [score.verdict for score in (gain, replace(gain, better="higher"), LINEAR)] == ["gain", "loss", ""]
     assert replace(gain, delta=None).verdict == ""
     assert changes([gain]) == []
+
+
+def test_decimals():
+    values = {0.005: "0.01", -0.001: "0.00", 12: "12.00", 1234.567: "1234.57"}
+    assert {value: decimal(value) for value in values} == values
+    assert [decimal(value, signed=True, digits=1) for value in (2.04, -2.04, 0.01, None)] == [
+        "+2.0",
+        "-2.0",
+        "0.0",
+        "",
+    ]
+
+
+def test_a_verdict_needs_an_interval_that_leaves_out_zero():
+    assert [verdict(1.0, low, high) for low, high in ((0.1, 2), (-2, -0.1), (-1, 1), (0, 1))] == [
+        "gain",
+        "loss",
+        "",
+        "",
+    ]
+    assert verdict(1.0, 0.1, 2.0, rises=False) == "loss"
+    assert verdict(1.0, math.nan, math.nan) == verdict(None, 0.1, 2.0) == verdict(1.0, None, 2.0) == ""
 
 
 def test_units_survive_a_file(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from paka.benchmark import Benchmark
 from paka.config import build
 from paka.cores import loader_workers
 from paka.datamodule import PostTrainingData
-from paka.encoder import Encoder
+from paka.encoder import Encoder, timm_options
 from paka.feature_store import FeatureCache
 from paka.head import Branch
 from paka.module import PostTraining
@@ -179,21 +180,42 @@ class Room:
     workspace: Workspace = field(default_factory=Workspace)
 
 
-def build_room(cfg: DictConfig) -> Room:
-    """Return where an evaluation keeps things and computes, as its configuration says."""
-    device = torch.device(
-        "cuda"
-        if cfg.device == "auto" and torch.cuda.is_available()
-        else "cpu"
-        if cfg.device == "auto"
-        else cfg.device
-    )
+def build_room(cfg: DictConfig, *, shared: bool = False) -> Room:
+    """Return where an evaluation keeps things and computes, as its configuration says.
+
+    Args:
+        cfg: The configuration of an evaluation.
+        shared: Whether several processes share it, each on a GPU of its own if there are any.
+    """
     dtype = {"float32": torch.float32, "float16": torch.float16}[cfg.store]
-    if cfg.cache is None:
-        return Room(workspace=Workspace(device, dtype))
-    folder = Path(cfg.cache)
+    folder = None if cfg.cache is None else Path(cfg.cache)
+    large = None if folder is None else folder / "large"
+    workspace = Workspace(_device(cfg.device), dtype, large, cfg.batch, shared)
+    if folder is None:
+        return Room(workspace=workspace)
     cache = FeatureCache(folder, cfg.store, int(cfg.cache_limit * 1e9))
-    return Room(cache, OutcomeStore(folder / "outcomes"), Workspace(device, dtype, folder / "large"))
+    return Room(cache, OutcomeStore(folder / "outcomes"), workspace)
+
+
+def _device(name: str) -> torch.device:
+    """Return a device by its name; `auto` is this process's GPU if there is one.
+
+    Raises:
+        ValueError: There is no such GPU.
+    """
+    available = torch.cuda.device_count()
+    if name == "auto":
+        return (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % available)
+            if available
+            else torch.device("cpu")
+        )
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= available:
+        raise ValueError(
+            f"expected one of {available} GPUs, got device={name}: set device=auto or device=cpu"
+        )
+    return device
 
 
 def _applicable(
@@ -209,6 +231,7 @@ def _applicable(
     has = {
         "images": True,
         "masks": bool(query.classes),
+        "background": query.classes[:1] == ("background",),
         "depth": query.has_depth,
         "tags": bool(query.tag_names or query.classes),
         "keypoints": bool(query.pairs),
@@ -261,6 +284,21 @@ def licence(cfg: DictConfig, encoder: Encoder) -> str:
     if cfg.backbone.weights is not None:
         return f"that of {cfg.backbone.weights}; timm's own weights of this model: {encoder.licence}"
     return encoder.licence if cfg.backbone.pretrained else "none: random weights"
+
+
+def loading_lines(cfg: DictConfig, path: Path) -> str:
+    """Return the lines that load an encoder's file back into timm, and what timm does otherwise."""
+    node = cfg.backbone.encoder
+    options = [f'"{node.model}"', *(f"{name}={value!r}" for name, value in timm_options(node.arch).items())]
+    indented = textwrap.indent(textwrap.fill(", ".join(options), 84, break_on_hyphens=False), "    ")
+    otherwise = ""
+    if node.resampling is not None:
+        otherwise = f"# At other sizes timm resamples position embeddings its own way; this run did so by {node.resampling}.\n"
+    return (
+        f"{otherwise}import timm\nfrom safetensors.torch import load_file\n\n"
+        f"model = timm.create_model(\n{indented}\n)\n"
+        f'model.load_state_dict(load_file("{path}"))\n'
+    )
 
 
 def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callback]) -> L.Trainer:

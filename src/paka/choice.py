@@ -87,6 +87,41 @@ class Estimates:
         ]
 
 
+def tables(estimates: Estimates, scores: Mapping[str, Mapping[str, float]]) -> list[list[tuple[str, ...]]]:
+    """Return what the estimates say as tables of text, the header first: of the checkpoints, and of how well they were ranked.
+
+    Args:
+        estimates: Of at least two checkpoints.
+        scores: What labels said of each checkpoint, by protocol; the higher the better. The second table is empty unless
+            there are three checkpoints and a score.
+    """
+    marks = {name: {estimates.best(name)} for name in ESTIMATES}
+    rows = [
+        (
+            name,
+            f"{value:.3f}{' (best)' * (name in marks['dse'])}",
+            f"{stable:.3f}{' (best)' * (name in marks['stability'])}",
+            *(f"{of[name]:.2f}" for of in scores.values()),
+        )
+        for name, value, stable in zip(estimates.names, estimates.dse, estimates.stability, strict=True)
+    ]
+    ranked: list[tuple[str, ...]] = [
+        (
+            protocol,
+            name,
+            estimates.best(name),
+            f"{found.spearman:.2f}",
+            f"{found.kendall:.2f}",
+            f"{found.regret:.2f}",
+        )
+        for protocol, of in scores.items()
+        for name, found in (estimates.agreement(of).items() if len(estimates.names) > 2 else ())
+    ]
+    if ranked:
+        ranked.insert(0, ("protocol", "estimate", "chosen", "Spearman", "Kendall", "points lost"))
+    return [[("checkpoint", "DSE", "stability", *scores), *rows], ranked]
+
+
 def estimate(checkpoints: Iterable[tuple[str, DenseFeatures]], count: int, *, seed: int) -> Estimates:
     """Return label-free estimates of checkpoints from their tokens of the same images.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -12,6 +15,30 @@ from torch.distributed.nn.functional import all_reduce
 def many_processes() -> bool:
     """Return whether other processes train along."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+@contextmanager
+def group_of_processes(folder: str | None) -> Iterator[bool]:
+    """Join the processes that torchrun started, if there are several; yields whether there are.
+
+    They meet for plain objects only, which takes no GPU.
+
+    Args:
+        folder: What they share files in.
+
+    Raises:
+        ValueError: There are several, and no folder.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield False
+        return
+    if folder is None:
+        raise ValueError("expected a folder that all processes share, got cache=null: set cache to one")
+    distributed.init_process_group("gloo")
+    try:
+        yield True
+    finally:
+        distributed.destroy_process_group()
 
 
 def own_share(count: int) -> range:

@@ -17,6 +17,11 @@ _PALETTE = """
 fcc0fc 3cccc0 306000 6c0c3c 6c3cb4 a83c9c 006054 e4606c 7884c0 fc9060 78903c fc9cb4 5460d8 6c3c30 f084e4 9ce4b4
 """
 
+VOID_COLOUR = (222, 222, 222)
+"""Of pixels of which nothing is known."""
+OPACITY = 0.7
+"""Of class colours over an image."""
+
 PERCENTILES = (2.0, 98.0)
 """Percentiles of a component that become 0 and 1, so that a few extreme tokens do not grey out the rest."""
 
@@ -34,56 +39,69 @@ def palette(classes: int) -> Pixels:
     return colours[np.arange(classes) % len(colours)]
 
 
-def pca_basis(before: Floats, after: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return one basis for the tokens of two encoders, and the tokens as it wants them.
+def overlay(image: Pixels, mask: Pixels, palette: Pixels) -> Pixels:
+    """Return class colours over the grey of an image, (..., H, W, 3) uint8; void is light grey.
 
-    Each side is centred and scaled to an average norm of 1, so both weigh the same in the joint PCA. They
+    Args:
+        image: (..., H, W, 3) uint8 RGB.
+        mask: Class ids, (..., H, W) uint8, 255 void.
+        palette: Colours of the classes, (C, 3) uint8 RGB.
+    """
+    lookup = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
+    lookup[: len(palette)] = palette
+    grey = image.mean(axis=-1, keepdims=True)
+    return np.asarray(OPACITY * lookup[mask] + (1 - OPACITY) * grey, dtype=np.uint8)
+
+
+def pca_basis(*sides: Floats) -> tuple[Floats, ...]:
+    """Return one basis for the tokens of encoders, and the tokens as it wants them.
+
+    Each side is centred and scaled to an average norm of 1, so all weigh the same in the joint PCA. They
     share a basis because they share a frame: the second encoder started as the first. The colours of encoders
     whose frames differ by a rotation cannot be compared.
 
     Args:
-        before: Tokens of the first encoder, `(n, h, w, D)` with D at least 3.
-        after: Tokens of the second, `(n, h, w, D)`.
+        *sides: Tokens of each encoder, `(n, h, w, D)` with D at least 3.
 
     Returns:
         Basis `(D, 3)` float64, orthonormal, by falling variance, the largest entry of each direction
-        positive; then the normalised tokens of both sides, `(n, h, w, D)` float64.
+        positive; then the normalised tokens of each side, `(n, h, w, D)` float64.
 
     Raises:
         ValueError: The shapes differ or are not `(n, h, w, D)` with D at least 3.
     """
-    if before.shape != after.shape or before.ndim != 4 or before.shape[-1] < 3:
+    shapes = {side.shape for side in sides}
+    if len(shapes) != 1 or sides[0].ndim != 4 or sides[0].shape[-1] < 3:
         raise ValueError(
             f"features before and after must have one shape (n, h, w, D) with D of at least 3, "
-            f"not {before.shape} and {after.shape}; extract both on the same images and grid"
+            f"not {' and '.join(str(side.shape) for side in sides)}; extract both on the same images and grid"
         )
-    sides = [_unit_norm(side) for side in (before, after)]
-    rows = np.concatenate([side.reshape(-1, side.shape[-1]) for side in sides])
+    units = [_unit_norm(side) for side in sides]
+    rows = np.concatenate([side.reshape(-1, side.shape[-1]) for side in units])
     basis = np.linalg.eigh(rows.T @ rows)[1][:, :-4:-1]
     peaks = np.take_along_axis(basis, np.abs(basis).argmax(axis=0)[None], axis=0)
-    return basis * np.where(peaks < 0, -1.0, 1.0), sides[0], sides[1]
+    return basis * np.where(peaks < 0, -1.0, 1.0), *units
 
 
-def pca_rgb(before: Floats, after: Floats) -> tuple[Floats, Floats]:
-    """Return the first three joint principal components of two encoders' tokens as colours.
+def pca_rgb(*sides: Floats) -> tuple[Floats, ...]:
+    """Return the first three joint principal components of encoders' tokens as colours.
 
     Args:
-        before: Tokens of the first encoder, `(n, h, w, D)`.
-        after: Tokens of the second, `(n, h, w, D)`.
+        *sides: Tokens of each encoder, `(n, h, w, D)`.
 
     Returns:
-        Two `(n, h, w, 3)` float64 in [0, 1]. Equal colours mean equal components: basis and range are joint.
+        `(n, h, w, 3)` float64 in [0, 1] for each. Equal colours mean equal components: basis and range are joint.
 
     Raises:
         ValueError: See `pca_basis`.
     """
-    basis, *sides = pca_basis(before, after)
-    projected = np.stack([side @ basis for side in sides])
+    basis, *units = pca_basis(*sides)
+    projected = np.stack([side @ basis for side in units])
     low, high = np.percentile(projected, PERCENTILES, axis=(0, 1, 2, 3))
     span = high - low
     varies = span > 1e-9
     colours = np.where(varies, (projected - low) / np.where(varies, span, 1.0), 0.5).clip(0.0, 1.0)
-    return colours[0], colours[1]
+    return tuple(colours)
 
 
 def _unit_norm(tokens: Floats) -> Floats:

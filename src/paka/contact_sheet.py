@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from paka.colours import VOID_COLOUR, Pixels, overlay
+from paka.figures.depth import coloured_depth, limits_of
 from paka.findings import SplitFindings
 from paka.inspection import drawn, sentence
 from paka.sources import Source
@@ -22,17 +24,11 @@ ACROSS = 6
 """Pictures in a row: six images, or three with a mask or a depth each."""
 MOST_NAMES = 32
 """Most classes with a legend."""
-OPACITY = 0.7
-"""Of the class colours over the image."""
 
 _MARGIN, _GAP, _BETWEEN, _CAPTION, _LINE = 32, 6, 20, 44, 34
 _WIDTH = 2 * _MARGIN + ACROSS * (TILE[0] + _BETWEEN) - _BETWEEN
 _PAPER, _INK, _MUTED, _BAD = (255, 255, 255), (26, 26, 26), (107, 107, 107), (176, 32, 32)
-_VOID_COLOUR = (222, 222, 222)
-_DEPTHS = "viridis_r"
 _UNREADABLE = (ValueError, LookupError, OSError)
-
-Pixels = NDArray[np.uint8]
 
 
 class Cell(NamedTuple):
@@ -93,20 +89,6 @@ def evenly(count: int, sizes: Sequence[int]) -> list[int]:
     return shares
 
 
-def overlay(image: Pixels, mask: Pixels, palette: Pixels) -> Pixels:
-    """Return class colours over the grey of an image, (H, W, 3) uint8; void is light grey.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        mask: Class ids, (H, W) uint8, 255 void.
-        palette: Colours of the classes, (C, 3) uint8 RGB.
-    """
-    lookup = np.full((256, 3), _VOID_COLOUR, dtype=np.uint8)
-    lookup[: len(palette)] = palette
-    grey = image.mean(axis=2, keepdims=True)
-    return np.asarray(OPACITY * lookup[mask] + (1 - OPACITY) * grey, dtype=np.uint8)
-
-
 def _cell(split: SplitFindings, source: Source, index: int) -> Cell:
     name = PurePath(split.item(index))
     short = name.name if name.parent.name == split.split else f"{name.parent.name}/{name.name}"
@@ -157,7 +139,7 @@ def _tile(cell: Cell, kind: str, depths: tuple[float, float]) -> Image.Image:
     if value is None:
         return _blank("cannot be read" if cell.problem is not None else "")
     if kind == "depth":
-        value = _coloured(value, depths)
+        value = coloured_depth(value, depths)
     tile = Image.fromarray(np.ascontiguousarray(value))
     scale = min(TILE[0] / tile.width, TILE[1] / tile.height)
     size = max(round(tile.width * scale), 1), max(round(tile.height * scale), 1)
@@ -173,18 +155,7 @@ def _blank(text: str) -> Image.Image:
 def _depth_range(cells: Sequence[Cell]) -> tuple[float, float]:
     """Return the depths in metres between which colours are given: 2 % of the pixels are nearer, 2 % farther."""
     known = [cell.depth[cell.depth > 0] for cell in cells if cell.depth is not None]
-    if not known:
-        return 0.0, 1.0
-    low, high = np.percentile(np.concatenate(known), (2, 98))
-    return float(low), float(max(high, low + 1e-6))
-
-
-def _coloured(depth: NDArray[np.float32], limits: tuple[float, float]) -> Pixels:
-    low, high = limits
-    colours = mpl.colormaps[_DEPTHS](((depth - low) / (high - low)).clip(0, 1))[..., :3]
-    coloured = np.asarray(255 * colours, dtype=np.uint8)
-    coloured[depth <= 0] = _VOID_COLOUR
-    return coloured
+    return limits_of(np.concatenate([*known, np.zeros(0)]))
 
 
 def _legends(splits: Sequence[SplitFindings]) -> list[Image.Image]:
@@ -196,7 +167,7 @@ def _legends(splits: Sequence[SplitFindings]) -> list[Image.Image]:
 
 
 def _legend(names: Sequence[str], palette: Pixels) -> Image.Image:
-    entries = [*zip(names, map(tuple, palette.tolist()), strict=False), ("void", _VOID_COLOUR)]
+    entries = [*zip(names, map(tuple, palette.tolist()), strict=False), ("void", VOID_COLOUR)]
     wide = max(_font(18).getlength(name) for name, _ in entries) + 58
     columns = max(1, int((_WIDTH - 2 * _MARGIN) // wide))
     legend = Image.new("RGB", (_WIDTH, (1 + -(-len(entries) // columns)) * _LINE - _MARGIN // 2), _PAPER)
@@ -214,7 +185,7 @@ def _scale(cells: Sequence[Cell]) -> list[Image.Image]:
         return []
     low, high = _depth_range(cells)
     scale = Image.new("RGB", (_WIDTH, 2 * _LINE), _PAPER)
-    ramp = _coloured(np.tile(np.linspace(1, 2, 600, dtype=np.float32), (20, 1)), (1.0, 2.0))
+    ramp = coloured_depth(np.tile(np.linspace(1, 2, 600, dtype=np.float32), (20, 1)), (1.0, 2.0))
     scale.paste(Image.fromarray(ramp), (_MARGIN, 4))
     pen = ImageDraw.Draw(scale)
     for share, anchor in ((0.0, "la"), (0.5, "ma"), (1.0, "ra")):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from paka.collectives import is_first, wait_for_all
 from paka.encoder import Encoder
 from paka.feature_store import FeatureCache, Storage, images_digest, weights_digest
-from paka.features import DenseFeatures, Transform, extent, extract
+from paka.features import DenseFeatures, Transform, extent, extract, taken
 from paka.frames import Frame
 from paka.progress import step
 from paka.protocols import Entry
@@ -53,6 +54,21 @@ class Encoded:
             with step(f"encode {name}", f"{self.name} encode {name}".strip()):
                 self.sets[name] = self._extract(self.benchmark.images(name))
         return self.sets[name]
+
+    def part(self, name: str, indices: Sequence[int]) -> DenseFeatures:
+        """Return the plain features of some images of a set, without the others and what joins them.
+
+        They are read from the cache if it has the whole set, else extracted.
+        """
+        benchmark = self.benchmark
+        source, frame = benchmark.images(name), benchmark.frame(self.encoder)
+        storage = None if benchmark.cache is None else self._storage(benchmark.cache, source, frame)
+        if storage is not None and storage.complete:
+            found = taken(storage, source, frame=frame, indices=indices)
+        else:
+            encoder = self.encoder.to(benchmark.workspace.device)
+            found = extract(encoder, source, frame=frame, indices=indices, workspace=benchmark.workspace)
+        return replace(found, pairs=(), videos=())
 
     def _extract(self, source: Source) -> DenseFeatures:
         frame, cache = self.benchmark.frame(self.encoder), self.benchmark.cache

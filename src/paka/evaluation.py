@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import copy
-import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 from torch import Tensor
 
 from paka import assembly, report, weights
-from paka.benchmark import Benchmark, Result
+from paka.assembly import Room
+from paka.benchmark import Benchmark, Result, printed
+from paka.choice import Estimates, estimate, tables
+from paka.choice import write as write_estimates
+from paka.collectives import group_of_processes, is_first
 from paka.encoder import Encoder
 from paka.features import TRANSFORMS
-from paka.progress import Steps, showing
-from paka.protocols.harm import HarmReport, harm_report
-from paka.provenance import command_line, write_provenance
+from paka.pictures import Gallery, Side, draw
+from paka.progress import Steps, showing, step
+from paka.protocols.harm import HarmReport, harm_report, write_harm
+from paka.provenance import command_line, provenance, write_provenance
+from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
+from paka.snapshots import snapshots
 
 
 def evaluate(cfg: DictConfig) -> float | None:
@@ -35,36 +43,121 @@ def evaluate(cfg: DictConfig) -> float | None:
     Raises:
         ValueError: The benchmark has no masks, or a candidate does not fit the backbone.
     """
-    output_dir = Path(cfg.output_dir)
+    with group_of_processes(cfg.cache) as shared:
+        return _evaluate(cfg, assembly.build_room(cfg, shared=shared))
+
+
+def _evaluate(cfg: DictConfig, room: Room) -> float | None:
+    """Evaluate on this process, which shares the work where there are several."""
     encoder = assembly.build_encoder(cfg)
     others = {name: _load(encoder, path) for name, path in _names(cfg.compare).items()}
-    room = assembly.build_room(cfg)
     benchmark = assembly.build_benchmark(cfg, cfg.split, encoder, room=room, changed=cfg.features != "none")
     if benchmark is None:
         message = "nothing to score: choose a benchmark with labels and at least one protocol"
         raise ValueError(message)
-    OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
-    write_provenance(output_dir / "provenance.json")
-    console = report.terminal()
-    report.banner("paka: evaluation of frozen patch tokens", _facts(cfg, encoder, benchmark), console=console)
     transform = TRANSFORMS[cfg.features]
     if transform is not None and not others:
         others = {cfg.features: encoder}
-    with showing(Steps(benchmark.steps(1 + len(others))), console, "evaluate"):
-        sides = {"before": benchmark.run(encoder, name="before" if others else "")}
-        sides |= {name: benchmark.run(other, transform, name=name) for name, other in others.items()}
-    scores = _scores(cfg, benchmark, sides)
-    paths = _write(output_dir, benchmark, scores, sides)
-    harm = {
-        name: harm_report(benchmark.tokens(encoder), benchmark.tokens(other))
-        for name, other in others.items()
-        if cfg.compare
-    }
-    if harm:
-        paths["harm.csv"] = _write_harm(output_dir / "harm.csv", harm)
-    report.closing(scores, paths, command_line("features=whiten"), skipped=benchmark.skipped, harm=harm)
+    console = report.terminal()
+    steps = Steps([*benchmark.steps(1 + len(others)), "draw"])
+    if is_first():
+        _announce(cfg, _facts(cfg, encoder, benchmark), console)
+    with showing(steps, console, "evaluate") if is_first() else nullcontext():
+        sides = {"before": Side(encoder, benchmark.run(encoder, name="before" if others else ""))}
+        for name, other in others.items():
+            sides[name] = Side(other, benchmark.run(other, transform, name=name), transform)
+        scores = _scores(cfg, benchmark, sides)
+        if is_first():
+            _conclude(cfg, benchmark.alone(), sides, scores)
     first = scores[0]
     return first.before if first.after is None else first.after
+
+
+def _announce(cfg: DictConfig, facts: Mapping[str, str], console: Console) -> None:
+    """Print the banner, and write the resolved configuration and where the run came from."""
+    output_dir = Path(cfg.output_dir)
+    OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
+    write_provenance(output_dir / "provenance.json")
+    report.banner("paka: evaluation of frozen patch tokens", facts, console=console)
+
+
+def _conclude(
+    cfg: DictConfig, benchmark: Benchmark, sides: Mapping[str, Side], scores: Sequence[Score]
+) -> None:
+    """Write everything that the run leaves, and print its table."""
+    output_dir = Path(cfg.output_dir)
+    with step("draw", "draw pictures"):
+        galleries = draw(output_dir / "figures", benchmark, sides, scores)
+    harm = _harm(benchmark, sides) if cfg.compare else {}
+    estimates = _estimates(cfg, benchmark, sides)
+    choice = [] if estimates is None else tables(estimates, _scored(sides))
+    reported = _run_report(cfg, benchmark, sides, scores, galleries)
+    reported = replace(reported, harm=harm, choice=choice)
+    paths = {**write_report(output_dir, reported), **_write(output_dir, benchmark, scores, sides, harm)}
+    if estimates is not None:
+        paths["choice.csv"] = write_estimates(output_dir / "choice.csv", estimates)
+    report.closing(
+        scores, paths, command_line("features=whiten"), skipped=benchmark.skipped, harm=harm, choice=choice
+    )
+
+
+def _estimates(cfg: DictConfig, benchmark: Benchmark, sides: Mapping[str, Side]) -> Estimates | None:
+    """Return what can be said of several encoders without labels, if there are several."""
+    if len(cfg.compare) < 2:
+        return None
+    features = ((name, benchmark.features(side.encoder)) for name, side in sides.items())
+    return estimate(features, len(sides), seed=cfg.seed)
+
+
+def _scored(sides: Mapping[str, Side]) -> dict[str, dict[str, float]]:
+    """Return the first score of each protocol for each encoder, the higher the better: errors with a minus."""
+    start = next(iter(sides.values())).results
+    return {
+        protocol: {
+            name: (1 if side.results[protocol].metrics[0].rises else -1) * printed(side.results[protocol])
+            for name, side in sides.items()
+        }
+        for protocol in start
+    }
+
+
+def _run_report(
+    cfg: DictConfig,
+    benchmark: Benchmark,
+    sides: Mapping[str, Side],
+    scores: Sequence[Score],
+    galleries: Sequence[Gallery],
+) -> RunReport:
+    start = next(iter(sides.values())).encoder
+    facts = {**_facts(cfg, start, benchmark), **_images(benchmark)}
+    left_out = ("folder",) if len(sides) > 1 else ("folder", "compared")
+    return RunReport(
+        title=cfg.run_name,
+        facts={name: fact for name, fact in facts.items() if name not in left_out},
+        scores=scores,
+        command=command_line(),
+        provenance=provenance(),
+        galleries=galleries,
+        skipped=benchmark.skipped,
+        loading="\n".join(assembly.loading_lines(cfg, Path(path)) for path in _files(cfg.compare)),
+    )
+
+
+def _harm(benchmark: Benchmark, sides: Mapping[str, Side]) -> dict[str, HarmReport]:
+    """Return what changed in the tokens beside the scores, by candidate."""
+    (_, start), *others = sides.items()
+    return {
+        name: harm_report(benchmark.tokens(start.encoder), benchmark.tokens(side.encoder))
+        for name, side in others
+    }
+
+
+def _images(benchmark: Benchmark) -> dict[str, str]:
+    """Return how many images were scored, and how many memories and probes were built from."""
+    scored = f"{len(benchmark.images('query'))} scored"
+    train = None if benchmark.train is None else benchmark.images("train")
+    labelled = "" if train is None else f", {len(train)} of {train.split} for memory and probes"
+    return {"images": scored + labelled}
 
 
 def _facts(cfg: DictConfig, encoder: Encoder, benchmark: Benchmark) -> dict[str, str]:
@@ -77,16 +170,16 @@ def _facts(cfg: DictConfig, encoder: Encoder, benchmark: Benchmark) -> dict[str,
     }
 
 
-def _scores(cfg: DictConfig, benchmark: Benchmark, sides: Mapping[str, Mapping[str, Result]]) -> list[Score]:
+def _scores(cfg: DictConfig, benchmark: Benchmark, sides: Mapping[str, Side]) -> list[Score]:
     """Return the rows of each candidate against the backbone, or those of the backbone alone."""
-    names = [name for name in sides if name != "before"]
-    if not names:
-        return benchmark.compare(sides["before"], None, method=cfg.method or "")
-    only = cfg.method if len(names) == 1 else None
+    (_, start), *others = sides.items()
+    if not others:
+        return benchmark.compare(start.results, None, method=cfg.method or "")
+    only = cfg.method if len(others) == 1 else None
     return [
         score
-        for name in names
-        for score in benchmark.compare(sides["before"], sides[name], method=only or name)
+        for name, side in others
+        for score in benchmark.compare(start.results, side.results, method=only or name)
     ]
 
 
@@ -94,19 +187,21 @@ def _write(
     output_dir: Path,
     benchmark: Benchmark,
     scores: Sequence[Score],
-    sides: Mapping[str, Mapping[str, Result]],
+    sides: Mapping[str, Side],
+    harm: Mapping[str, HarmReport],
 ) -> dict[str, Path]:
-    """Write scores as CSV and JSON, and the counts that they are computed from; return the files by name."""
+    """Write scores as CSV and JSON, the counts that they are computed from, and harm; return the files by name."""
     write_results(output_dir / "results.csv", scores)
     rows = {"scores": [asdict(score) for score in scores], "skipped": dict(benchmark.skipped)}
     (output_dir / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
     counts = {
-        f"{name}.{side}": _recomputable(result).numpy()
-        for side, results in sides.items()
-        for name, result in results.items()
+        f"{protocol}.{name}": _recomputable(result).numpy()
+        for name, side in sides.items()
+        for protocol, result in side.results.items()
     }
     np.savez_compressed(output_dir / "counts.npz", **counts)  # type: ignore[arg-type]  # numpy's stub takes them for its flag
-    return {name: output_dir / name for name in ("results.csv", "results.json", "counts.npz")}
+    paths = {name: output_dir / name for name in ("results.csv", "results.json", "counts.npz")}
+    return paths | ({"harm.csv": write_harm(output_dir / "harm.csv", harm)} if harm else {})
 
 
 def _recomputable(result: Result) -> Tensor:
@@ -114,26 +209,34 @@ def _recomputable(result: Result) -> Tensor:
     return result.counts if any(metric.weighs for metric in result.metrics) else result.counts.sum(dim=0)
 
 
-def _write_harm(path: Path, harm: Mapping[str, HarmReport]) -> Path:
-    rows = [{"candidate": name, **row} for name, found in harm.items() for row in found.records()]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+def _files(paths: Sequence[str]) -> list[str]:
+    """Return files of weights: those that are named, and those in the folders that are.
+
+    Raises:
+        FileNotFoundError: A folder has none.
+        ValueError: One is named twice.
+    """
+    files = [
+        str(file) for path in paths for file in (snapshots(Path(path)) if Path(path).is_dir() else [path])
+    ]
+    empty = [path for path in paths if Path(path).is_dir() and not snapshots(Path(path))]
+    if empty:
+        raise FileNotFoundError(
+            f"expected .safetensors files in {empty[0]}, found none: name a folder of snapshots, or files"
+        )
+    if len(set(files)) < len(files):
+        raise ValueError(f"expected different files to compare, got {', '.join(files)}: name each once")
+    return files
 
 
 def _names(paths: Sequence[str]) -> dict[str, str]:
-    """Return what each file is called in tables: by its folder, or by itself where that is not enough.
-
-    Raises:
-        ValueError: One is named twice.
-    """
-    if len(set(paths)) < len(paths):
-        raise ValueError(f"expected different files to compare, got {', '.join(paths)}: name each once")
-    folders = {Path(path).resolve().parent.name for path in paths}
-    distinct = len(folders) == len(paths) and not folders & {"", "before"}
-    return {Path(path).resolve().parent.name if distinct else path: path for path in paths}
+    """Return what each file is called in tables: by its folder or its own name, or by both where that is not enough."""
+    files = _files(paths)
+    paths_of = [Path(file) for file in files]
+    for names in ([path.resolve().parent.name for path in paths_of], [path.stem for path in paths_of]):
+        if len({*names}) == len(files) and not {*names} & {"", "before"}:
+            return dict(zip(names, files, strict=True))
+    return {file: file for file in files}
 
 
 def _load(encoder: Encoder, path: str) -> Encoder:

@@ -76,6 +76,11 @@ class Storage:
     arrays: Mapping[str, Tensor]
     flush: Callable[[], None] | None = None
 
+    @property
+    def complete(self) -> bool:
+        """Whether all images are there."""
+        return bool(self.arrays["filled"].all())
+
     def missing(self, share: range) -> list[int]:
         """Return which images of a share are not there yet."""
         return [index for index in share if not self.arrays["filled"][index]]

@@ -132,6 +132,20 @@ def extract(
     return _with_labels(storage, source, frame, indices, workspace)
 
 
+def taken(storage: Storage, source: Source, *, frame: Frame, indices: Sequence[int]) -> DenseFeatures:
+    """Return stored features of some of the images that a storage holds all of, with their labels.
+
+    Args:
+        storage: Features of all images of the source.
+        source: Labelled images.
+        frame: The grid of tokens that they were brought to.
+        indices: Which images.
+    """
+    chosen = torch.as_tensor(indices)
+    arrays = {name: array[chosen] for name, array in storage.arrays.items()}
+    return _with_labels(Storage(arrays), source, frame, indices, Workspace())
+
+
 def extent(encoder: Encoder, frame: Frame, images: int) -> Extent:
     """Return how much the features are that an encoder makes of some images."""
     return Extent(images, frame.rows, frame.columns, encoder.dim, encoder.has_class_token)
@@ -240,6 +254,11 @@ def read_images(source: Source, indices: Sequence[int], frame: Frame) -> Tensor:
 def read_masks(source: Source, indices: Sequence[int], frame: Frame) -> Tensor:
     """Return masks in the frame, as (n, H, W) uint8."""
     return _stacked(frame.mask(source.mask(index)) for index in indices)
+
+
+def read_depths(source: Source, indices: Sequence[int], frame: Frame) -> Tensor:
+    """Return depths in the frame in metres, as (n, H, W) float32 with 0 where they are not known."""
+    return _stacked(frame.depth(source.depth(index)) for index in indices)
 
 
 def _stacked(arrays: Iterable[np.ndarray]) -> Tensor:

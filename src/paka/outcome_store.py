@@ -21,11 +21,13 @@ from paka.protocols import Outcome, Profile
 from paka.protocols.classification import MAP, TOP1
 from paka.protocols.correspondence import PCK
 from paka.protocols.depth_errors import PER_IMAGE, POOLED
+from paka.protocols.foreground import JACCARD
 from paka.protocols.region_boundary import OBJECTS
 from paka.statistics import Metric
 
 METRICS = {
-    metric.name: metric for metric in (*POOLED, *PER_IMAGE, *OBJECTS, TOP1, MAP, *chain(*PCK.values()))
+    metric.name: metric
+    for metric in (*POOLED, *PER_IMAGE, *OBJECTS, TOP1, MAP, JACCARD, *chain(*PCK.values()))
 }
 """Metrics by name, but for mIoU, which a profile defines."""
 

@@ -1,4 +1,4 @@
-"""What a run says: banner, forecast, table of results and `report.md`, with the numbers of `scores`."""
+"""What a run says on the terminal: banner, forecast and table of results, with the numbers of `scores`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from paka.scores import (
     format_rows,
     layout,
     left_aligned,
-    markdown_table,
     merge_results,
     read_results,
     summarise,
@@ -31,7 +30,6 @@ __all__ = [
     "closing",
     "forecast",
     "format_rows",
-    "markdown_table",
     "merge_results",
     "print_columns",
     "print_facts",
@@ -39,10 +37,13 @@ __all__ = [
     "read_results",
     "summarise",
     "terminal",
-    "write_report",
     "write_results",
 ]
 
+CHOICE = ("Estimated without labels", "How well the estimates ranked them")
+"""Titles of the tables of `paka.choice.tables`."""
+WORDS = ("checkpoint", "protocol", "estimate", "chosen")
+"""Their columns that hold words."""
 BANNER_LINES = 12
 """Most lines that a banner may take."""
 WIDTH = 100
@@ -123,6 +124,7 @@ def closing(
     *,
     skipped: Mapping[str, str] | None = None,
     harm: Mapping[str, HarmReport] | None = None,
+    choice: Sequence[Sequence[tuple[str, ...]]] = (),
     console: Console | None = None,
 ) -> None:
     """Print how it went: the table of results, where everything is, and the command to try next.
@@ -133,6 +135,7 @@ def closing(
         next_command: Command line.
         skipped: What was asked for and not run, with the reason.
         harm: What else changed in the tokens, by candidate.
+        choice: What estimates without labels say of several encoders, see `paka.choice.tables`.
         console: Where to print; standard output by default.
     """
     console = console or terminal()
@@ -143,6 +146,11 @@ def closing(
         _print(console, Text(f"\nBeyond the scores: {name}", style="bold"))
         header, *rows = harm_table(found)
         print_columns(header, rows, [True, False, False, True, True], console)
+    for title, table in zip(CHOICE, choice, strict=False):
+        if table:
+            _print(console, Text(f"\n{title}", style="bold"))
+            header, *rows = table
+            print_columns(header, rows, [name in WORDS for name in header], console)
     if skipped:
         _print(console, Text("\nNot run", style="bold"))
         print_facts(console, skipped)
@@ -173,51 +181,6 @@ def forecast(seconds: float) -> str:
     if not (math.isfinite(seconds) and seconds >= 0):
         raise ValueError(f"a duration must be finite and at least 0 seconds, not {seconds}")
     return f"about {duration(seconds)}"
-
-
-def write_report(
-    run_dir: str | Path,
-    *,
-    title: str,
-    scores: Sequence[Score],
-    figures: Mapping[str, str],
-    loading: str,
-    command: str,
-    facts: Mapping[str, str] | None = None,
-) -> Path:
-    """Write `report.md`: what was run, the results, the figures, how to load the encoder, the command.
-
-    Args:
-        run_dir: Folder of the run.
-        title: Heading.
-        scores: Rows of the table.
-        figures: Captions by path, relative to `run_dir`.
-        loading: Python that loads the encoder.
-        command: Command line that made the run.
-        facts: Values by name, such as those of the banner.
-
-    Returns:
-        Path of the report.
-
-    Raises:
-        FileNotFoundError: A figure is not there.
-    """
-    for figure in figures:
-        if not (Path(run_dir) / figure).is_file():
-            raise FileNotFoundError(f"{Path(run_dir) / figure} is missing; save figures before the report")
-    parts = [f"# {title}", "\n".join(f"* **{name}**: {value}" for name, value in (facts or {}).items())]
-    if scores:
-        parts += ["## Results", markdown_table(scores).rstrip()]
-    if figures:
-        parts += [
-            "## Figures",
-            *(f"![{caption}]({figure})\n\n*{caption}*" for figure, caption in figures.items()),
-        ]
-    parts += ["## Load the encoder", f"```python\n{loading.strip()}\n```"]
-    parts += ["## Made by", f"```bash\n{command.strip()}\n```"]
-    path = Path(run_dir) / "report.md"
-    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
-    return path
 
 
 def _print(console: Console, text: Text) -> None:

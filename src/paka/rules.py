@@ -131,6 +131,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     ),
     _at_least(1): (
         "backbone.batch_size",
+        "batch",
         "backbone.global_grid",
         "backbone.local_grid",
         "augmentation.photometric.erase_cell",

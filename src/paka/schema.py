@@ -270,6 +270,7 @@ class Evaluate:
     cache_limit: float = MISSING
     store: str = MISSING
     device: str = MISSING
+    batch: int = MISSING
     method: str | None = MISSING
     features: str = MISSING
     run_name: str = MISSING

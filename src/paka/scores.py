@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paka.visualize import Change
+from paka.figures.scores import Change
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,22 @@ class Score:
     @property
     def verdict(self) -> str:
         """Return `gain` or `loss` where the interval of the difference leaves no doubt, else nothing."""
-        if (
-            self.delta is None or self.ci_low is None or self.ci_high is None
-        ):  # or the interval is the score's own
-            return ""
-        rose, fell = self.ci_low > 0, self.ci_high < 0
-        if not (rose or fell):
-            return ""
-        return "gain" if rose == (self.better == "higher") else "loss"
+        return verdict(self.delta, self.ci_low, self.ci_high, rises=self.better == "higher")
+
+
+def verdict(delta: float | None, low: float | None, high: float | None, *, rises: bool = True) -> str:
+    """Return `gain` or `loss` where the 95 % interval of a difference leaves no doubt, else nothing.
+
+    Args:
+        delta: The difference; None where there is none, and the interval is that of the score itself.
+        low: Lower end of the interval.
+        high: Its upper end.
+        rises: Whether more is better.
+    """
+    if delta is None or low is None or high is None:
+        return ""
+    rose, fell = low > 0, high < 0
+    return ("gain" if rose == rises else "loss") if rose or fell else ""
 
 
 COLUMNS = tuple(field.name for field in fields(Score))
@@ -125,14 +133,23 @@ def _digits(score: Score) -> int:
 
 
 def _format(name: str, value: float | str | None, *, signed: bool, digits: int = 2) -> str:
+    if value is None or name in VALUES:
+        return decimal(value, signed=signed and name in _DIFFERENCES, digits=digits)  # type: ignore[arg-type]
+    return " ".join(str(value).split())
+
+
+def decimal(value: float | None, *, signed: bool = False, digits: int = 2) -> str:
+    """Return a value as text: with two decimals, and if it is a difference that is not zero with a sign; None is empty."""
     if value is None:
         return ""
-    if name not in VALUES:
-        return " ".join(str(value).split())
     # Adding 0.0 turns -0.0 into 0.0.
     rounded = round(float(value), digits) + 0.0
-    sign = "+" if signed and name in _DIFFERENCES and rounded else ""
-    return f"{rounded:{sign}.{digits}f}"
+    return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}"
+
+
+def spoken(protocol: str) -> str:
+    """Return the name of a protocol as figures and sentences have it."""
+    return protocol.replace("_", "-")
 
 
 def layout(scores: Sequence[Score]) -> Layout:
@@ -174,28 +191,13 @@ def _reading(scores: Sequence[Score]) -> str:
     return percent if better == {"higher"} else f"{percent}, lower is better where it says so"
 
 
-def markdown_table(scores: Sequence[Score]) -> str:
-    """Return the scores as a Markdown table, followed by a line with what its rows share.
-
-    Args:
-        scores: Rows, in order.
-
-    Returns:
-        Markdown text that ends with a newline.
-    """
-    caption, header, rows = layout(scores)
-    rule = [":--" if left else "--:" for left in left_aligned(header)]
-    lines = [" | ".join(cell.replace("|", r"\|") for cell in row) for row in (header, rule, *rows)]
-    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{caption}.\n"
-
-
 def left_aligned(header: Sequence[str]) -> list[bool]:
     """Return which columns of a layout hold words rather than numbers."""
     return [name not in (*INTEGERS, *_NUMBERS, INTERVAL) for name in header]
 
 
 def changes(scores: Iterable[Score]) -> list[Change]:
-    """Return the rows of `visualize.scores_figure` for the percentages that have a value before and after.
+    """Return the rows of `scores_figure` for the percentages that have a value before and after.
 
     Args:
         scores: Rows, in order.
@@ -203,16 +205,20 @@ def changes(scores: Iterable[Score]) -> list[Change]:
     Returns:
         Changes, whose text is the difference and its interval.
     """
-    found = []
-    for score in scores:
-        if score.before is None or score.after is None or score.unit != "%":
-            continue
-        table = layout([score])
-        row = dict(zip(table.header, table.rows[0], strict=True))
-        text = f"{row['delta']} {row.get(INTERVAL, '')}".rstrip()
-        low, high = (math.nan if end is None else end for end in (score.ci_low, score.ci_high))
-        found.append(Change(score.protocol.replace("_", "-"), score.before, score.after, low, high, text))
-    return found
+    shown = [score for score in scores if None not in (score.before, score.after) and score.unit == "%"]
+    several = len({score.metric for score in shown}) > 1
+    return [_change(score, f", {score.metric}" if several else "") for score in shown]
+
+
+def _change(score: Score, metric: str) -> Change:
+    table = layout([score])
+    row = dict(zip(table.header, table.rows[0], strict=True))
+    text = f"{row['delta']} {row.get(INTERVAL, '')}".rstrip()
+    before, after, low, high = (
+        math.nan if value is None else value
+        for value in (score.before, score.after, score.ci_low, score.ci_high)
+    )
+    return Change(f"{spoken(score.protocol)}{metric}", before, after, low, high, text)
 
 
 def summarise(scores: Iterable[Score]) -> list[Score]:

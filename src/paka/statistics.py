@@ -97,14 +97,19 @@ def matched(confusion: Tensor) -> Tensor:
         Counts of the same shape.
     """
     flat = confusion.reshape(-1, *confusion.shape[-2:])
-    return torch.stack([_matched(counts) for counts in flat]).view(confusion.shape)
+    return torch.stack([counts[:, matching(counts)] for counts in flat]).view(confusion.shape)
 
 
-def _matched(confusion: Tensor) -> Tensor:
+def matching(confusion: Tensor) -> Tensor:
+    """Return which predicted class stands for each true one, (C,) int64; see `matched`.
+
+    Args:
+        confusion: Counts (C, C), pooled over the images that count.
+    """
     counts = confusion.double()
     union = counts.sum(dim=1, keepdim=True) + counts.sum(dim=0, keepdim=True) - counts
     _, columns = linear_sum_assignment((counts / union.clamp_min(1)).numpy(), maximize=True)
-    return confusion[:, torch.from_numpy(columns)]
+    return torch.from_numpy(columns)
 
 
 def share(counts: Tensor) -> Tensor:

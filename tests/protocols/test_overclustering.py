@@ -46,6 +46,15 @@ def test_kmeans_ends_at_a_fixed_point() -> None:
     assert torch.equal(torch.cdist(tokens.double(), means).argmin(dim=1), assigned)
 
 
+def test_spherical_kmeans_ends_where_every_token_has_the_nearest_angle() -> None:
+    tokens = torch.nn.functional.normalize(scattered(500) + 1.0, dim=1)
+    assigned = kmeans(tokens, 9, iterations=500, restarts=1, seed=0, spherical=True)
+    means = torch.stack([tokens[assigned == c].double().mean(dim=0) for c in range(9)])
+    angles = tokens.double() @ torch.nn.functional.normalize(means, dim=1).T
+    assert torch.equal(angles.argmax(dim=1), assigned)
+    assert not torch.equal(assigned, kmeans(tokens, 9, iterations=500, restarts=1, seed=0))
+
+
 def test_inertia_falls_with_iterations_and_with_restarts() -> None:
     tokens = scattered(400)
     longer = [inertia(tokens, kmeans(tokens, 12, iterations=n, restarts=1, seed=0)) for n in range(1, 12)]

@@ -65,9 +65,10 @@ class Outcome:
         return self.metrics[0].once(self.counts)
 
 
-READS = ("images", "masks", "depth", "tags", "keypoints", "objects")
-"""What protocols may compare with: nothing but the images; classes of pixels, their depth, what images show as a whole,
-points that pairs of images share, or objects that move through videos."""
+READS = ("images", "masks", "background", "depth", "tags", "keypoints", "objects")
+"""What protocols may compare with: nothing but the images; classes of pixels, whatever they are, or of which the first
+is the background of the others; their depth, what images show as a whole, points that pairs of images share, or objects
+that move through videos."""
 
 VIEWS = ("plain", "memory", "warped", "own")
 """Which images protocols may see: the labelled ones; training images as the profile's memory has them, with its passes

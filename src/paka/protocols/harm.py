@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -146,6 +148,21 @@ def harm_report(before: ImageTokens, after: ImageTokens) -> HarmReport:
         for name, (of, meaning) in DRIFT.items()
     ]
     return HarmReport((*standing, *drift))
+
+
+def write_harm(path: Path, harm: Mapping[str, HarmReport]) -> Path:
+    """Write reports as CSV, a row for each candidate and measure; return the path.
+
+    Args:
+        path: The file.
+        harm: Reports by candidate, at least one.
+    """
+    rows = [{"candidate": name, **row} for name, found in harm.items() for row in found.records()]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def _same(first: Tensor | None, second: Tensor | None) -> bool:

@@ -63,13 +63,13 @@ def named_segmentation(maps: Tensor, count: int, query: DenseFeatures, profile: 
     size = label_size(query)
     votes = torch.zeros(count, query.num_classes, dtype=torch.int64)
     for part, labels in zip(maps.split(IMAGES), query.labels.split(IMAGES), strict=True):
-        votes += cluster_votes(_enlarged(part, size), labels, count, query.num_classes)
+        votes += cluster_votes(enlarged(part, size), labels, count, query.num_classes)
     names = name_clusters(votes) if profile.cluster_naming == "majority" else match_clusters(votes)
-    named = (names[_enlarged(part, size)] for part in maps.split(IMAGES))
+    named = (names[enlarged(part, size)] for part in maps.split(IMAGES))
     return segmentation(named, query, profile, {"k": count})
 
 
-def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Return maps (n, h, w) int64 at the size of the labels, by nearest neighbour."""
     # Single precision holds numbers of clusters, below 2^24, exactly.
     return F.interpolate(maps[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
@@ -157,7 +157,9 @@ def _parts(tokens: Tensor, own: Tensor | None) -> Iterator[Tensor]:
             yield part
 
 
-def kmeans(tokens: Tensor, clusters: int, *, iterations: int, restarts: int, seed: int) -> Tensor:
+def kmeans(
+    tokens: Tensor, clusters: int, *, iterations: int, restarts: int, seed: int, spherical: bool = False
+) -> Tensor:
     """Return the cluster of each token, of the restart with the least inertia.
 
     Lloyd's algorithm from k-means++ centres (Arthur and Vassilvitskii, 2007), in their variant that tries 2 + log K
@@ -170,6 +172,8 @@ def kmeans(tokens: Tensor, clusters: int, *, iterations: int, restarts: int, see
         iterations: Lloyd iterations at most.
         restarts: Initialisations.
         seed: Seed of the initial centres.
+        spherical: Whether centres have norm 1, so that tokens of norm 1 are clustered by their angles (Dhillon and
+            Modha, 2001).
 
     Returns:
         (M,) int64 in [0, K).
@@ -182,9 +186,8 @@ def kmeans(tokens: Tensor, clusters: int, *, iterations: int, restarts: int, see
         raise ValueError(message)
     generator = torch.Generator().manual_seed(seed)
     trials = 2 + int(math.log(clusters))
-    results = [
-        _lloyd(tokens, _plus_plus(tokens, clusters, generator, trials), iterations) for _ in range(restarts)
-    ]
+    starts = (_plus_plus(tokens, clusters, generator, trials) for _ in range(restarts))
+    results = [_lloyd(tokens, start, iterations, spherical=spherical) for start in starts]
     return min(results, key=lambda result: result[1])[0]
 
 
@@ -215,11 +218,13 @@ def _distances(tokens: Tensor, norms: Tensor, places: list[int]) -> Tensor:
     return (products + norms[:, None]).clamp_min(0.0)
 
 
-def _lloyd(tokens: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, float]:
+def _lloyd(tokens: Tensor, centres: Tensor, iterations: int, *, spherical: bool) -> tuple[Tensor, float]:
     norms = tokens.square().sum(dim=1)
     assigned, distance = _assign(tokens, norms, centres)
     for _ in tracked(range(iterations), iterations):
         centres = _means(tokens, assigned, distance, len(centres))
+        if spherical:
+            centres = F.normalize(centres, dim=1)
         previous = assigned
         assigned, distance = _assign(tokens, norms, centres)
         if torch.equal(previous, assigned):

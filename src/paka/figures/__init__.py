@@ -1,0 +1,1 @@
+"""Figures: functions of plain arrays that save a picture each, in one look."""
