@@ -300,6 +300,11 @@ def test_encoders_are_compared_in_one_run(
         "profile.settings.finetune.steps=2",
         "profile.settings.finetune.warmup_steps=1",
         "profile.settings.finetune.batch=2",
+        "profile.settings.linear_windows.steps=2",
+        "profile.settings.linear_windows.warmup_steps=1",
+        "profile.settings.linear_windows.batch=2",
+        "profile.settings.knn_segmentation.neighbours=[1,3]",
+        "profile.settings.logistic_segmentation.iterations=5",
     ]
     process = start(
         [*command, f"compare=[{files}]", f"cache={tmp_path / 'kept'}", f"hydra.run.dir={tmp_path}"]
