@@ -325,7 +325,7 @@ def test_encoders_are_compared_in_one_run(
     counts = np.load(tmp_path / "counts.npz")
     iou = mean_iou(torch.from_numpy(counts["in_context.a"])).mean()
     assert f"{100 * float(iou):.2f}" == first[0]
-    assert len(list((tmp_path / "kept").glob("*/facts.json"))) == 4, "two splits of two different weights"
+    assert len(list((tmp_path / "kept").glob("*/facts.json"))) == 6, "two splits and warps of two weights"
 
 
 def test_snapshots_are_kept_and_the_best_by_an_estimate_is_exported(
