@@ -246,7 +246,7 @@ class TokenPictures:
             f"Patches of scored images and the patches most like them, by the cosine of their tokens, at most one of each of "
             f"{len(self.searched)} evenly spaced training images. A tick says that most of a patch's labelled pixels "
             "show the class that is looked for. Nobody chose the patches: each is drawn by the seed from those of the "
-            "rarest class of an evenly spaced image.",
+            "rarest class of an evenly spaced image, another class each time where it has one.",
             f"Patches in boxes; neighbours of the same class: {', '.join(f'{title.lower()} {count}' for title, count in same.items())}",
         )
 
