@@ -30,6 +30,9 @@ from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
 from paka.snapshots import snapshots
 
+DRAWN = 3
+"""Candidates that are drawn at most; the others are in tables only."""
+
 
 def evaluate(cfg: DictConfig) -> float | None:
     """Run the configured protocols and write results, confusion matrices and a report into the run's folder.
@@ -41,7 +44,7 @@ def evaluate(cfg: DictConfig) -> float | None:
         The score of the first protocol: of the first candidate if there is one, else of the backbone.
 
     Raises:
-        ValueError: The benchmark has no masks, or a candidate does not fit the backbone.
+        ValueError: There is nothing to score, or a candidate does not fit the backbone.
     """
     with group_of_processes(cfg.cache) as shared:
         return _evaluate(cfg, assembly.build_room(cfg, shared=shared))
@@ -86,24 +89,34 @@ def _conclude(
 ) -> None:
     """Write everything that the run leaves, and print its table."""
     output_dir = Path(cfg.output_dir)
+    drawn = _drawn(sides)
     with step("draw", "draw pictures"):
-        galleries = draw(output_dir / "figures", benchmark, sides, scores)
+        galleries = draw(output_dir / "figures", benchmark, drawn, scores)
     harm = _harm(benchmark, sides) if cfg.compare else {}
     estimates = _estimates(cfg, benchmark, sides)
     choice = [] if estimates is None else tables(estimates, _scored(sides))
     reported = _run_report(cfg, benchmark, sides, scores, galleries)
-    reported = replace(reported, harm=harm, choice=choice)
+    shown = {name: found for name, found in harm.items() if name in drawn}
+    reported = replace(reported, harm=shown, choice=choice)
     paths = {**write_report(output_dir, reported), **_write(output_dir, benchmark, scores, sides, harm)}
     if estimates is not None:
         paths["choice.csv"] = write_estimates(output_dir / "choice.csv", estimates)
+    alone = harm if len(harm) == 1 else {}
     report.closing(
-        scores, paths, command_line("features=whiten"), skipped=benchmark.skipped, harm=harm, choice=choice
+        scores, paths, command_line("features=whiten"), skipped=benchmark.skipped, harm=alone, choice=choice
     )
+
+
+def _drawn(sides: Mapping[str, Side]) -> dict[str, Side]:
+    """Return the sides that pictures show: the first, and up to `DRAWN` of the others, evenly spaced."""
+    first, *others = sides
+    places = np.linspace(0, len(others) - 1, min(DRAWN, len(others))).astype(int)
+    return {name: sides[name] for name in (first, *(others[place] for place in places))}
 
 
 def _estimates(cfg: DictConfig, benchmark: Benchmark, sides: Mapping[str, Side]) -> Estimates | None:
     """Return what can be said of several encoders without labels, if there are several."""
-    if len(cfg.compare) < 2:
+    if not cfg.compare or len(sides) < 3:
         return None
     features = ((name, benchmark.features(side.encoder)) for name, side in sides.items())
     return estimate(features, len(sides), seed=cfg.seed)
