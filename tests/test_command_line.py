@@ -96,6 +96,8 @@ BAD_INPUT = [
     (["sweep=bandwidth", "seed=x"], "seed: expected an integer, got 'x'"),
     (["sweep=bandwidth", "kernel.bandwidth=1,0"], "kernel.bandwidth: expected a number above 0, got 0"),
     (["data=folder"], "data.root: expected a value, got none; add data.root=..."),
+    (["profile.blue_st=0.255"], "profile.blue_st: no such key; did you mean profile.blue_std?"),
+    (["profile=neoc"], "profile: expected one of .* got 'neoc'; did you mean neco?"),
     (["benchmark.root=x"], "benchmark.root: no such key; benchmark is the same as data here: set data.root"),
     (["hydra.foo=1"], "Key 'foo' not in 'HydraConf'"),
 ]

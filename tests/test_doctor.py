@@ -156,7 +156,14 @@ def write_presets(folder: Path) -> list[str]:
     return ["--config-dir", "conf"]
 
 
-@pytest.mark.parametrize("groups", [["data"], ["benchmark"], ["data", "benchmark"]], ids="+".join)
+@pytest.mark.parametrize(
+    "groups",
+    [
+        ["data"],
+        *(pytest.param(groups, marks=pytest.mark.slow) for groups in (["benchmark"], ["data", "benchmark"])),
+    ],
+    ids="+".join,
+)
 def test_a_miniature_is_written_where_nothing_is_and_passes(groups: list[str], tmp_path: Path):
     presets = write_presets(tmp_path)
     chosen = [f"{group}=mine" for group in groups]

@@ -13,6 +13,7 @@ from torch import distributed
 
 from paka import assembly
 from paka.config import build
+from paka.outcome_store import packed, unpacked
 
 ARCH = "{embed_dim: 32, depth: 3, num_heads: 2, img_size: 56}"
 SMALL = [
@@ -138,3 +139,9 @@ def test_every_option_is_built_and_stepped(
     if benchmark is not None and group in ("benchmark", "eval", "profile", "data"):
         outcomes = benchmark.run(encoder)
         assert all(found.counts.sum() > 0 for found in outcomes.values())
+        for outcome in (one for found in outcomes.values() for one in found.outcomes):
+            again = unpacked(packed(outcome), benchmark.profile)  # as files and other processes take it
+            assert torch.equal(again.counts, outcome.counts)
+            assert [one.name for one in again.metrics] == [one.name for one in outcome.metrics]
+            assert again.stated == outcome.stated
+            assert all(torch.equal(again.pictures[n], shown) for n, shown in outcome.pictures.items())

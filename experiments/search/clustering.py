@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from paka.protocols.overclustering import kmeans, reduce
+from paka.clustering import kmeans, reduce
 
 
 def anonymous_bytes() -> int:

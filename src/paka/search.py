@@ -93,7 +93,7 @@ def working_bytes(queries: int, k: int, dim: int, *, device: str = "cpu") -> int
     block, columns = BLOCKS.get(device, BLOCKS["cuda"])
     rows = min(queries, block)
     looked_at = min(GROUP * max(k, FEW), columns) + k
-    return 40 * queries * k + 4 * columns * dim + 5 * rows * columns + 24 * rows * looked_at
+    return 40 * queries * k + 4 * columns * dim + 5 * rows * columns + rows * (16 * looked_at + 48 * k)
 
 
 def merge(shards: Iterable[Neighbours], k: int) -> Neighbours:
@@ -173,9 +173,9 @@ def _improve(found: Neighbours, scores: Tensor, start: int) -> None:
     worst = found.scores.amin(dim=1, keepdim=True)
     rows, columns = (best > worst).nonzero(as_tuple=True)
     entering = _entering(groups, (rows, columns), worst) if len(rows) <= FEW * len(scores) else None
-    values, places = entering or _of_best_groups(groups, best, found.scores.shape[1])
+    values, runs = entering or _of_best_groups(groups, best, found.scores.shape[1])
     if values.shape[1]:
-        _replace(found, values, places + start)
+        _replace(found, values, runs + start)
 
 
 def _entering(groups: Tensor, chosen: tuple[Tensor, Tensor], worst: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -197,19 +197,27 @@ def _entering(groups: Tensor, chosen: tuple[Tensor, Tensor], worst: Tensor) -> t
 
 
 def _of_best_groups(groups: Tensor, best: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return scores and places, (q, c), of all keys in the k best groups of each query."""
+    """Return the scores of all keys in the k best groups of each query, (q, g * GROUP), and where groups begin, (q, g)."""
     chosen = best.topk(min(k, best.shape[1]), dim=1, sorted=False).indices
     values = groups[torch.arange(len(groups), device=chosen.device)[:, None], chosen]
-    places = chosen[..., None] * GROUP + torch.arange(GROUP, device=chosen.device)
-    return values.flatten(1), places.flatten(1)
+    return values.flatten(1), chosen * GROUP
 
 
-def _replace(found: Neighbours, values: Tensor, places: Tensor) -> None:
-    """Replace neighbours (q, k) in place by the best of themselves and candidates, (q, c)."""
+def _replace(found: Neighbours, values: Tensor, runs: Tensor) -> None:
+    """Replace neighbours (q, k) in place by the best of themselves and candidates.
+
+    Args:
+        found: The neighbours.
+        values: Scores of candidates, (q, c).
+        runs: The key that each run of c / r candidates begins with, (q, r).
+    """
     k = found.scores.shape[1]
     best, order = torch.cat([found.scores, values], dim=1).topk(k, dim=1, sorted=False)
+    length = values.shape[1] // runs.shape[1]
+    candidate = (order - k).clamp_min(0)
+    places = runs.gather(1, candidate // length) + candidate % length
     found.scores.copy_(best)
-    found.indices.copy_(torch.cat([found.indices, places], dim=1).gather(1, order))
+    found.indices.copy_(torch.where(order < k, found.indices.gather(1, order.clamp_max(k - 1)), places))
 
 
 def _certified(queries: Tensor, keys: Tensor, k: int) -> Neighbours:

@@ -11,9 +11,10 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from paka.clustering import kmeans, reduce
 from paka.features import DenseFeatures
 from paka.protocols import Outcome, Profile, counted, label_size
-from paka.protocols.overclustering import enlarged, kmeans, reduce
+from paka.protocols.overclustering import enlarged
 from paka.sources import VOID
 from paka.statistics import Metric, share
 

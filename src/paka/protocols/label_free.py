@@ -21,9 +21,9 @@ from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
+from paka.clustering import kmeans
 from paka.diagnostics import effective_rank
 from paka.precision import in_float32
-from paka.protocols.overclustering import kmeans
 
 ITERATIONS = 20
 """Lloyd iterations at most, as in the code of DSE."""

@@ -8,11 +8,12 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from paka.clustering import kmeans
 from paka.communities import co_occurrence, infomap, links, louvain
 from paka.features import DenseFeatures
 from paka.protocols import Outcome, Profile
 from paka.protocols.foreground import LABELLED, OUTSIDE, Foreground, foreground, own_tokens, reduced
-from paka.protocols.overclustering import kmeans, named_segmentation
+from paka.protocols.overclustering import named_segmentation
 
 METHODS = ("louvain", "infomap")
 """How communities may be found."""
