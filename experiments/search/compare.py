@@ -1,6 +1,6 @@
 """Time and memory of exact search beside FAISS and a bare matrix product, in one process by turns: needs `pip install faiss-cpu`.
 
-python experiments/search/compare.py --rounds 5
+python experiments/search/compare.py --rounds 5 > experiments/search/results.csv
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gc
+import io
 import json
 import statistics
 import subprocess
@@ -24,7 +25,6 @@ from torch.nn import functional as F
 
 from paka.search import BLOCKS, nearest, working_bytes
 
-HERE = Path(__file__).parent
 Found = tuple[np.ndarray, np.ndarray]
 
 
@@ -91,11 +91,11 @@ def status(name: str) -> int:
 
 def agreement(queries: Tensor, keys: Tensor, k: int) -> dict[str, float]:
     """Return how far scores are apart at most, and the share of neighbours that are others although no scores tie."""
-    scores, places = flat(queries, keys, k)
+    scores, places = flat(queries, keys, k + 1)  # one more tells what ties with the last
     found = nearest(queries, keys, k)
-    apart = float(np.abs(found.scores.numpy() - scores).max())
-    gaps = np.abs(np.diff(scores, prepend=2.0, append=-2.0))
-    other = (found.indices.numpy() != places) & (np.minimum(gaps[:, :-1], gaps[:, 1:]) > 1e-5)
+    apart = float(np.abs(found.scores.numpy() - scores[:, :k]).max())
+    gaps = np.abs(np.diff(scores, prepend=2.0))
+    other = (found.indices.numpy() != places[:, :k]) & (np.minimum(gaps[:, :-1], gaps[:, 1:]) > 1e-5)
     return {
         "largest difference of scores": apart,
         "share of other neighbours without ties": float(other.mean()),
@@ -106,17 +106,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name, value in (("queries", 20_000), ("keys", 100_000), ("dim", 384), ("k", 30), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS], default=["product", "faiss", "paka"])
     parser.add_argument("--memory-of", choices=[*WAYS])
     arguments = parser.parse_args()
     if arguments.memory_of:
         measure_memory(arguments)
         return
     queries, keys = units(arguments.queries, arguments.dim, 1), units(arguments.keys, arguments.dim, 0)
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    seconds: dict[str, list[float]] = {way: [] for way in arguments.ways}
     for _ in range(arguments.rounds):
-        for way, search in WAYS.items():
+        for way in arguments.ways:
             started = time.perf_counter()
-            search(queries, keys, arguments.k)
+            WAYS[way](queries, keys, arguments.k)
             seconds[way].append(time.perf_counter() - started)
     rows = []
     for way, times in seconds.items():
@@ -132,10 +133,10 @@ def main() -> None:
                 "extra_megabytes": f"{extra / 1e6:.0f}",
             }
         )
-    with (HERE / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     facts = {
         **{name: getattr(arguments, name) for name in ("queries", "keys", "dim", "k")},
         "threads": torch.get_num_threads(),
@@ -144,7 +145,8 @@ def main() -> None:
         "formula_megabytes": round(working_bytes(arguments.queries, arguments.k, arguments.dim) / 1e6),
         **agreement(queries, keys, arguments.k),
     }
-    sys.stdout.write((HERE / "results.csv").read_text() + json.dumps(facts, indent=2) + "\n")
+    sys.stdout.write(table.getvalue())
+    sys.stderr.write(json.dumps(facts, indent=2) + "\n")
 
 
 if __name__ == "__main__":
