@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything in results.csv and agreement.csv: three runs of the demonstration and one that goes wrong, with an encoder kept
-# every 12 steps, each scored with labels and estimated without. About an hour on two cores.
+# every 20 steps, each scored with labels and estimated without. Half an hour on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
@@ -10,7 +10,7 @@ here=experiments/checkpoint-choice
 study() { # NAME SEED SETTING...
     local name=$1 seed=$2
     shift 2
-    "$python" -m paka.train experiment=demo seed="$seed" snapshots=12 eval=none hydra.run.dir="$runs/$name-$seed" "$@"
+    "$python" -m paka.train experiment=demo seed="$seed" snapshots=20 eval=none hydra.run.dir="$runs/$name-$seed" "$@"
     "$python" -m paka.evaluate backbone=tiny seed="$seed" compare="[$runs/$name-$seed/snapshots]" eval=dense \
         hydra.run.dir="$runs/$name-$seed-scored"
 }
