@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,24 @@ def test_zscore_standardises_every_channel_of_the_training_tokens() -> None:
     flat = train.tokens.flatten(0, 2)
     torch.testing.assert_close(flat.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
     torch.testing.assert_close(flat.std(0), torch.ones(6), atol=1e-5, rtol=0)
+
+
+def own_and_repeated(seed: int) -> DenseFeatures:
+    """Features whose frames are filled up, below the images, by tokens unlike theirs."""
+    plain = random_features(seed)
+    valid = torch.ones(plain.tokens.shape[:3], dtype=torch.bool)
+    valid[:, -1] = False
+    tokens = plain.tokens.clone()
+    tokens[:, -1] = 40 + 3 * tokens[:, -1]
+    return replace(plain, tokens=tokens, valid=valid)
+
+
+@pytest.mark.parametrize("name", ["zscore", "whiten"])
+def test_changes_are_fitted_on_the_images_own_tokens(name: str) -> None:
+    change, (train, query) = TRANSFORMS[name], (own_and_repeated(0), own_and_repeated(1))
+    other = replace(train, tokens=torch.where(train.valid[..., None], train.tokens, -7.0))
+    first, second = (change(side, query)[1].tokens for side in (train, other))
+    assert torch.equal(first, second)
 
 
 def test_whitening_makes_the_covariance_of_the_training_tokens_the_identity() -> None:

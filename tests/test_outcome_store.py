@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from paka.outcome_store import METRICS, OutcomeStore, named
 from paka.protocols import Entry, Outcome
 from paka.protocols.in_context import in_context
 from paka.statistics import MIOU
+from paka.workspace import Workspace
 
 FACTS = {"weights": "w", "seed": [0, 0]}
 OUTCOME = Outcome(
@@ -78,7 +80,25 @@ def test_a_second_evaluation_computes_nothing(tmp_path) -> None:
         lambda: replace(benchmark, profile=replace(profile, k=2)).run(tiny_encoder()),
         lambda: replace(benchmark, protocols={"other": Entry(counted, "masks")}).run(tiny_encoder()),
         lambda: replace(benchmark, query_images=7).run(tiny_encoder()),
+        lambda: replace(benchmark, workspace=Workspace(dtype=torch.float16)).run(tiny_encoder()),
     ):
         calls.clear()
         other()
-        assert calls == [0, 1], "other weights, settings, protocols or images have outcomes of their own"
+        assert calls == [0, 1], (
+            "other weights, settings, protocols, images or stores have outcomes of their own"
+        )
+
+
+def test_a_protocol_may_have_its_own_number_of_runs() -> None:
+    entries = {
+        "often": Entry(partial(in_context, fraction=0.5), "masks", seeds=3),
+        "as others": Entry(in_context, "masks"),
+    }
+    profile = replace(PROFILE, grid=[6, 4], k=3)
+    benchmark = Benchmark(NoiseImages(), NoiseImages(), profile, entries, 0, 8)
+    found = benchmark.run(tiny_encoder())
+    assert {name: len(result.outcomes) for name, result in found.items()} == {"often": 3, "as others": 1}
+    assert len({float(outcome.score) for outcome in found["often"].outcomes}) > 1
+    assert benchmark.steps(1).count("often") == 3
+    often, other = benchmark.compare(found, None, method="")
+    assert ("3 x seeded" in often.rules, "1 x seeded" in other.rules) == (True, True)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tests.protocols.synthetic import PROFILE
 
-from paka.benchmark import Result
 from paka.per_class import COLUMNS, ClassScore, class_scores, class_table, write_class_scores
 from paka.protocols import Outcome
+from paka.result import Result
 from paka.statistics import draws
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paka.precision import in_float32
+from paka.precision import in_float32, training_precision
 
 
 @in_float32
@@ -47,3 +47,32 @@ def test_name_and_documentation_are_kept() -> None:
 def test_a_call_without_tensors_is_refused() -> None:
     with pytest.raises(TypeError, match="at least one tensor"):
         product(1, 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "processor", "expected"),
+    [
+        ("auto", "cpu", True, "bf16-mixed"),
+        ("auto", "cpu", False, "32-true"),
+        ("auto", "auto", False, "32-true"),
+        ("auto", "mps", True, "32-true"),
+        ("bf16-mixed", "cpu", False, "bf16-mixed"),
+        ("32-true", "cpu", True, "32-true"),
+    ],
+)
+def test_auto_is_bfloat16_only_where_the_hardware_has_it(
+    precision: str, accelerator: str, processor: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert training_precision(precision, accelerator) == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_asks_the_gpu_that_is_trained_on(
+    native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert training_precision("auto", "auto") == expected

@@ -11,7 +11,7 @@ from tests.doubles import NoiseImages, tiny_encoder
 from tests.protocols.synthetic import PROFILE, features
 
 from paka import assembly
-from paka.benchmark import Benchmark, Result, printed
+from paka.benchmark import Benchmark
 from paka.config import build
 from paka.features import DenseFeatures, whiten
 from paka.protocols import Entry
@@ -28,6 +28,7 @@ from paka.protocols.linear_depth import LinearDepth
 from paka.protocols.linear_windows import LinearWindows
 from paka.protocols.logistic_segmentation import LogisticSegmentation, logistic_segmentation
 from paka.protocols.overclustering import overclustering
+from paka.result import Result, printed
 from paka.sources import VOID
 from paka.statistics import class_iou, iou_metric, matched, mean_iou
 
@@ -110,10 +111,10 @@ def test_published_profiles_have_their_quirks() -> None:
 
 
 def test_rules_state_filter_and_void() -> None:
-    assert "bicubic images" in replace(SMALL, interpolation="bicubic").rules
-    assert "void votes" in replace(SMALL, patch_void="vote").rules
-    assert "images" not in SMALL.rules
-    assert "votes" not in SMALL.rules
+    assert "bicubic images" in replace(SMALL, interpolation="bicubic").rules_of([0])
+    assert "void votes" in replace(SMALL, patch_void="vote").rules_of([0])
+    assert "images" not in SMALL.rules_of([0])
+    assert "votes" not in SMALL.rules_of([0])
 
 
 def test_passes_alone_change_nothing_but_the_memory() -> None:
@@ -183,11 +184,11 @@ def test_scores_carry_what_they_depend_on() -> None:
     for rule in (
         "aspect keep",
         "memory void skip",
-        "bilinear upsampling",
         "absent classes drop",
         "1 x seeded",
     ):
         assert rule in score.rules
+    assert score.upsampling == "bilinear"
     assert score.ci_low is not None
     assert score.ci_low <= score.before <= score.ci_high
 

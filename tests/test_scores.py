@@ -33,15 +33,15 @@ LINEAR = replace(
     memory=None,
     k=None,
 )
-HEADER = "benchmark,protocol,profile,metric,split,seed,before,after,delta,ci_low,ci_high,memory,k,note,method,size,temperature,classes,rules,unit,better"
+HEADER = "benchmark,protocol,profile,metric,split,seed,before,after,delta,ci_low,ci_high,memory,k,note,method,size,temperature,classes,rules,unit,better,upsampling"
 
 
 def test_file_has_the_documented_columns_and_two_decimals(tmp_path):
     write_results(tmp_path / "run" / "results.csv", [SCORE, LINEAR])
     assert (tmp_path / "run" / "results.csv").read_text().splitlines() == [
         HEADER,
-        "scenes,in_context,demo,mIoU,test,0,40.21,45.13,4.91,3.90,5.90,10240,30,,paka,,,,,%,higher",
-        "scenes,linear,demo,mIoU,test,0,50.00,49.75,-0.25,-0.60,0.10,,,,paka,,,,,%,higher",
+        "scenes,in_context,demo,mIoU,test,0,40.21,45.13,4.91,3.90,5.90,10240,30,,paka,,,,,%,higher,",
+        "scenes,linear,demo,mIoU,test,0,50.00,49.75,-0.25,-0.60,0.10,,,,paka,,,,,%,higher,",
     ]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["results.csv"]
 
@@ -69,7 +69,7 @@ def test_reading_a_file_without_later_columns(tmp_path):
         "",
         "a,b\n1,2\n",
         HEADER + ",more\n",
-        HEADER.removesuffix(",note,method,size,temperature,classes,rules,unit,better") + "\n",
+        HEADER.removesuffix(",note,method,size,temperature,classes,rules,unit,better,upsampling") + "\n",
     ],
 )
 def test_reading_something_else(tmp_path, text):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paka import search
-from paka.search import Neighbours, euclidean_offsets, merge, nearest, working_bytes
+from paka.search import euclidean_offsets, nearest, working_bytes
 
 
 def units(count: int, *, dim: int = 24, seed: int = 0) -> Tensor:
@@ -100,18 +100,6 @@ def test_the_certificate_holds_where_rounding_hides_the_nearest_key() -> None:
     keys = torch.cat([others, nearer])
     assert search._search(query, keys, 1, torch.bfloat16).indices.item() != len(keys) - 1
     assert nearest(query, keys, 1, bfloat16=True).indices.item() == len(keys) - 1
-
-
-def test_shards_are_merged() -> None:
-    queries, memory = units(30, seed=1), units(400)
-    whole = nearest(queries, memory, 9)
-    parts = [nearest(queries, part, min(9, len(part))) for part in memory.split([5, 250, 145])]
-    shifted = [
-        Neighbours(part.scores, part.indices + start) for part, start in zip(parts, (0, 5, 255), strict=True)
-    ]
-    merged = merge(shifted, 9)
-    assert torch.equal(merged.indices, whole.indices)
-    torch.testing.assert_close(merged.scores, whole.scores)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -11,7 +11,7 @@ from tests.doubles import NoiseImages, tiny_encoder
 from tests.protocols.synthetic import PROFILE
 from torch import distributed, multiprocessing
 
-from paka.benchmark import Benchmark, Result
+from paka.benchmark import Benchmark
 from paka.collectives import own_share
 from paka.feature_store import FeatureCache
 from paka.outcome_store import OutcomeStore
@@ -20,6 +20,7 @@ from paka.protocols.in_context import in_context
 from paka.protocols.knn_segmentation import knn_segmentation
 from paka.protocols.linear import linear
 from paka.protocols.overclustering import overclustering
+from paka.result import Result
 from paka.workspace import Workspace
 
 PROCESSES = 3

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from paka import workspace
-from paka.workspace import Workspace, free_memory, size
+from paka.workspace import Workspace, free_memory, memory_named, size
 
 
 @pytest.fixture
@@ -76,3 +76,21 @@ def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_sizes_are_said(count: int, text: str) -> None:
     assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+        ),
+    ],
+    ids=["GPU", "CPU"],
+)
+def test_memory_that_runs_out_is_told_with_what_takes_less(error: RuntimeError) -> None:
+    knobs = r"room for knn, but .* device=cpu, .* store=float16, .* profile\.memory"
+    with pytest.raises(MemoryError, match=knobs), memory_named("knn"):
+        raise error
+    with pytest.raises(RuntimeError, match="something else"), memory_named("knn"):
+        raise RuntimeError("something else")

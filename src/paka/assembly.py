@@ -26,6 +26,7 @@ from paka.head import Branch
 from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.outcome_store import OutcomeStore
+from paka.precision import training_precision
 from paka.protocols import Entry, Profile
 from paka.sources import Source
 from paka.sources.subset import is_labelled, labelled_splits, open_images, subset, verify_labels
@@ -190,7 +191,9 @@ def build_room(cfg: DictConfig, *, shared: bool = False) -> Room:
     dtype = {"float32": torch.float32, "float16": torch.float16}[cfg.store]
     folder = None if cfg.cache is None else Path(cfg.cache)
     large = None if folder is None else folder / "large"
-    workspace = Workspace(_device(cfg.device), dtype, large, cfg.batch, shared)
+    workspace = Workspace(
+        _device(cfg.device), dtype, large, cfg.batch, shared, bfloat16=cfg.search == "bfloat16"
+    )
     if folder is None:
         return Room(workspace=workspace)
     cache = FeatureCache(folder, cfg.store, int(cfg.cache_limit * 1e9))
@@ -317,7 +320,7 @@ def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callbac
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
         strategy=cfg.trainer.strategy,
-        precision=cfg.trainer.precision,
+        precision=training_precision(cfg.trainer.precision, cfg.trainer.accelerator),  # type: ignore[arg-type]
         max_steps=cfg.trainer.max_steps,
         accumulate_grad_batches=cfg.trainer.accumulate,
         gradient_clip_val=cfg.trainer.gradient_clip,

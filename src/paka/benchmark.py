@@ -9,8 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from paka.collectives import is_first, wait_for_all
@@ -24,55 +22,14 @@ from paka.outcome_store import OutcomeStore
 from paka.progress import pass_over, step
 from paka.protocols import Entry, Outcome, Profile
 from paka.protocols.harm import ImageTokens
+from paka.result import Result, stated, value
 from paka.scores import Score
 from paka.sharing import by_all, by_first
 from paka.sources import Source
 from paka.sources.subset import Subset
 from paka.statistics import Metric, bootstrap, paired_bootstrap
 from paka.warps import WarpPairs
-from paka.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a protocol made of n images, once for each of S seeds.
-
-    Attributes:
-        outcomes: One for each seed.
-    """
-
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def counts(self) -> Tensor:
-        """Counts per image and seed, (n, S, *count)."""
-        return torch.stack([outcome.counts for outcome in self.outcomes], dim=1)
-
-    @property
-    def pictures(self) -> Mapping[int, Tensor]:
-        """What was predicted for some images, with the first seed."""
-        return self.outcomes[0].pictures
-
-    @property
-    def stated(self) -> Mapping[str, Any]:
-        """What the scores depend on beside the profile."""
-        return self.outcomes[0].stated
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The metrics of the counts, as means over the seeds."""
-        return tuple(_mean_over_seeds(metric) for metric in self.outcomes[0].metrics)
-
-
-def _mean_over_seeds(metric: Metric) -> Metric:
-    """Return the metric of counts with an axis of seeds after that of the images, if there is one."""
-    if not metric.weighs:
-        return metric._replace(of=lambda counts: metric.of(counts).mean(dim=-1))
-
-    def of(counts: Tensor, times: Tensor) -> Tensor:
-        return torch.stack([metric.of(seed, times) for seed in counts.unbind(dim=1)]).mean(dim=0)
-
-    return metric._replace(of=of)
+from paka.workspace import Workspace, memory_named
 
 
 @dataclass(frozen=True)
@@ -122,8 +79,8 @@ class Benchmark:
         """
         encoded = Encoded(self, encoder, transform, name=name)
         return {
-            name: Result(tuple(self._outcome(name, encoded, seed) for seed in self._seeds))
-            for name in self.protocols
+            name: Result(tuple(self._outcome(name, encoded, seed) for seed in self._seeds(entry)))
+            for name, entry in self.protocols.items()
         }
 
     def alone(self) -> Benchmark:
@@ -138,8 +95,8 @@ class Benchmark:
             for name in self.sets(entry)[0 if entry.trains else 1 :]
             if entry.views != "own"
         }
-        once = [f"encode {name}" for name in sorted(read)] + len(self._seeds) * [*self.protocols]
-        return encoders * once
+        runs = [name for name, entry in self.protocols.items() for _ in self._seeds(entry)]
+        return encoders * [*(f"encode {name}" for name in sorted(read)), *runs]
 
     def sets(self, entry: Entry) -> tuple[str, str]:
         """Return which sets of images a protocol reads, to train on and to score; see `images`."""
@@ -178,6 +135,7 @@ class Benchmark:
             "images": self._digests,
             "transform": None if transform is None else getattr(transform, "__name__", repr(transform)),
             "seed": [self.seed, seed],
+            "computed": [str(self.workspace.dtype), self.workspace.device.type],
         }
 
     @cached_property
@@ -193,7 +151,7 @@ class Benchmark:
         title, shared = f"{encoded.name} {name}".strip(), self.workspace.shared
         if entry.views == "own":
             run = self._of_sources(entry, name, encoded, seed, facts)
-            with step(name, title):
+            with step(name, title), memory_named(name):
                 return by_first(run, self.profile) if shared else run()
         train, scored = encoded.pair(entry)
         query = _scored_at(self.profile.scored_at, scored)
@@ -201,7 +159,7 @@ class Benchmark:
         def of(part: DenseFeatures) -> Outcome:
             return entry.run(train, part, self.profile, seed=seed)
 
-        with step(name, title):
+        with step(name, title), memory_named(name):
             if shared and not entry.pools:
                 return by_all(of, query, self.profile)
             return by_first(lambda: of(query), self.profile) if shared else of(query)
@@ -221,9 +179,8 @@ class Benchmark:
         sides = self.images("train"), self.images("query")
         return lambda: entry.run(encoded.encoder, *sides, self.profile, seed=seed, folder=folder)
 
-    @property
-    def _seeds(self) -> range:
-        return range(self.seed, self.seed + self.profile.seeds)
+    def _seeds(self, entry: Entry) -> range:
+        return range(self.seed, self.seed + (entry.seeds or self.profile.seeds))
 
     def images(self, name: str) -> Source:
         """Return a set of images.
@@ -291,7 +248,7 @@ class Benchmark:
         first = value(before, metric)
         second = None if after is None else value(after, metric)
         return replace(
-            self._row(name, metric, method, before.stated),
+            self._row(name, metric, method, stated(*(side for side in results if side is not None))),
             before=first,
             after=second,
             delta=None if second is None else second - first,
@@ -299,7 +256,7 @@ class Benchmark:
             ci_high=metric.scale * interval.high,
         )
 
-    def _row(self, name: str, metric: Metric, method: str, stated: Mapping[str, Any]) -> Score:
+    def _row(self, name: str, metric: Metric, method: str, facts: Mapping[str, Any]) -> Score:
         """Return a row without values: what was measured, and how."""
         profile, classes = self.profile, len(self.query.classes)
         row = Score(
@@ -316,25 +273,15 @@ class Benchmark:
             ci_high=None,
             memory=None,
             k=None,
-            note="",
             method=method,
             size=f"{profile.grid[0]}x{profile.grid[1]} tokens",
             classes=classes or None,
-            rules=profile.rules,
+            rules=profile.rules_of(self._seeds(self.protocols[name])),
+            upsampling="bilinear",
             unit=metric.unit,
             better="higher" if metric.rises else "lower",
         )
-        return replace(row, **stated)
-
-
-def value(result: Result, metric: Metric) -> float:
-    """Return a metric of all images, in the unit in which it is printed."""
-    return metric.scale * metric.once(result.counts)
-
-
-def printed(result: Result) -> float:
-    """Return the first metric of a protocol, in the unit in which it is printed."""
-    return value(result, result.metrics[0])
+        return replace(row, **facts)
 
 
 def _scored_at(side: int | None, query: DenseFeatures) -> DenseFeatures:

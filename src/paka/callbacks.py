@@ -13,8 +13,9 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from paka.benchmark import Benchmark, printed
+from paka.benchmark import Benchmark
 from paka.head import Branch
+from paka.result import printed
 
 
 class StepProgress(L.Callback):

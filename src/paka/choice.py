@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def tables(estimates: Estimates, scores: Mapping[str, Mapping[str, float]]) -> l
     Args:
         estimates: Of at least two checkpoints.
         scores: What labels said of each checkpoint, by protocol; the higher the better. The second table is empty unless
-            there are three checkpoints and a score.
+            there are three checkpoints and a finite score of each.
     """
     marks = {name: {estimates.best(name)} for name in ESTIMATES}
     rows = [
@@ -115,6 +116,7 @@ def tables(estimates: Estimates, scores: Mapping[str, Mapping[str, float]]) -> l
             f"{found.regret:.2f}",
         )
         for protocol, of in scores.items()
+        if all(map(isfinite, of.values()))
         for name, found in (estimates.agreement(of).items() if len(estimates.names) > 2 else ())
     ]
     if ranked:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from paka import assembly, report, weights
 from paka.assembly import Room
-from paka.benchmark import Benchmark, Result, printed
+from paka.benchmark import Benchmark
 from paka.choice import Estimates, estimate, tables
 from paka.choice import write as write_estimates
 from paka.collectives import group_of_processes, is_first
@@ -26,6 +26,7 @@ from paka.pictures import Gallery, Side, draw
 from paka.progress import Steps, showing, step
 from paka.protocols.harm import HarmReport, harm_report, write_harm
 from paka.provenance import command_line, provenance, write_provenance
+from paka.result import Result, printed
 from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
 from paka.snapshots import snapshots
@@ -89,6 +90,7 @@ def _conclude(
 ) -> None:
     """Write everything that the run leaves, and print its table."""
     output_dir = Path(cfg.output_dir)
+    files = _write(output_dir, benchmark, scores, sides)  # first: nothing that follows can lose it
     drawn = _drawn(sides)
     with step("draw", "draw pictures"):
         galleries = draw(output_dir / "figures", benchmark, drawn, scores)
@@ -98,7 +100,9 @@ def _conclude(
     reported = _run_report(cfg, benchmark, sides, scores, galleries)
     shown = {name: found for name, found in harm.items() if name in drawn}
     reported = replace(reported, harm=shown, choice=choice)
-    paths = {**write_report(output_dir, reported), **_write(output_dir, benchmark, scores, sides, harm)}
+    paths = {**write_report(output_dir, reported), **files}
+    if harm:
+        paths["harm.csv"] = write_harm(output_dir / "harm.csv", harm)
     if estimates is not None:
         paths["choice.csv"] = write_estimates(output_dir / "choice.csv", estimates)
     alone = harm if len(harm) == 1 else {}
@@ -174,10 +178,11 @@ def _images(benchmark: Benchmark) -> dict[str, str]:
 
 
 def _facts(cfg: DictConfig, encoder: Encoder, benchmark: Benchmark) -> dict[str, str]:
+    changed = cfg.features != "none" or not cfg.compare
     return {
         "backbone": f"{cfg.backbone.name}, {assembly.starting_point(cfg)}",
         "licence": assembly.licence(cfg, encoder),
-        "compared": ", ".join(cfg.compare) or f"features={cfg.features}",
+        "compared": ", ".join([*cfg.compare, *([f"features={cfg.features}"] if changed else [])]),
         "scored on": f"{benchmark.query.name} {benchmark.query.split}, {', '.join(benchmark.protocols)}",
         "folder": cfg.output_dir,
     }
@@ -197,13 +202,9 @@ def _scores(cfg: DictConfig, benchmark: Benchmark, sides: Mapping[str, Side]) ->
 
 
 def _write(
-    output_dir: Path,
-    benchmark: Benchmark,
-    scores: Sequence[Score],
-    sides: Mapping[str, Side],
-    harm: Mapping[str, HarmReport],
+    output_dir: Path, benchmark: Benchmark, scores: Sequence[Score], sides: Mapping[str, Side]
 ) -> dict[str, Path]:
-    """Write scores as CSV and JSON, the counts that they are computed from, and harm; return the files by name."""
+    """Write scores as CSV and JSON, and the counts that they are computed from; return the files by name."""
     write_results(output_dir / "results.csv", scores)
     rows = {"scores": [asdict(score) for score in scores], "skipped": dict(benchmark.skipped)}
     (output_dir / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
@@ -213,8 +214,7 @@ def _write(
         for protocol, result in side.results.items()
     }
     np.savez_compressed(output_dir / "counts.npz", **counts)  # type: ignore[arg-type]  # numpy's stub takes them for its flag
-    paths = {name: output_dir / name for name in ("results.csv", "results.json", "counts.npz")}
-    return paths | ({"harm.csv": write_harm(output_dir / "harm.csv", harm)} if harm else {})
+    return {name: output_dir / name for name in ("results.csv", "results.json", "counts.npz")}
 
 
 def _recomputable(result: Result) -> Tensor:

@@ -10,13 +10,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from paka import assembly, report, weights
-from paka.benchmark import Benchmark, Result
+from paka.benchmark import Benchmark
 from paka.document import Figure
 from paka.encoder import Encoder
 from paka.figures.curves import curves_figure
 from paka.pictures import Gallery, Side, draw
 from paka.protocols.harm import HarmReport, harm_report, write_harm
 from paka.provenance import command_line, provenance
+from paka.result import Result
 from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
 

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,7 @@ from paka.encoder import Encoder
 from paka.sources import Source
 from paka.workspace import Workspace, check_disk
 
-_LAYOUT = 3
-"""Raised whenever stored features would be read wrongly by older code, or older ones by this."""
+PACKAGE = Path(__file__).parent
 
 
 class Extent(NamedTuple):
@@ -135,7 +135,7 @@ class FeatureCache:
             ValueError: What lies under the digest is of other weights or other images: the folder was tampered with.
             MemoryError: The disk has no room for them.
         """
-        facts = {**facts, "layout": _LAYOUT, "dtype": self.dtype, "extent": list(extent)}
+        facts = {**facts, "code": code_digest(), "dtype": self.dtype, "extent": list(extent)}
         place = self.folder / digest_of(facts)[:32]
         if not (place / "facts.json").exists():
             self._make_room(extent)
@@ -194,6 +194,15 @@ def _write(path: Path, text: str) -> None:
 def digest_of(facts: Mapping[str, Any]) -> str:
     """Return the SHA-256 of facts, whatever their order."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """Return the SHA-256 of this package's code: what older code made is not taken for what this would make."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def weights_digest(encoder: Encoder) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from paka.feature_store import Extent, Storage, in_memory
 from paka.frames import Frame
 from paka.progress import tracked
 from paka.sources import KeypointPair, Source
-from paka.workspace import Workspace
+from paka.workspace import Workspace, memory_named
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _encode(encoder: Encoder, source: Source, frame: Frame, chosen: Sequence[int
     """Return what the encoder makes of some images, on the CPU, by the names of `paka.feature_store.ARRAYS`."""
     device = next(encoder.parameters()).device
     images = [source.image(index) for index in chosen]
-    with _memory_named(len(chosen)):
+    with memory_named(f"{len(chosen)} images at a time", "lower batch, or profile.grid"):
         found = encoder([_to_tensor(frame.image(image)).to(device) for image in images], attention=True)
     tokens = torch.cat([_filled(one.patches, frame) for one in found]).float().cpu()
     _check_finite(tokens, source, chosen)
@@ -165,16 +164,6 @@ def _encode(encoder: Encoder, source: Source, frame: Frame, chosen: Sequence[int
         "attention": torch.cat([_filled(one.attention[..., None], frame)[..., 0] for one in found]).cpu(),
         "sizes": torch.tensor([image.shape[:2] for image in images], dtype=torch.int32),
     }
-
-
-@contextmanager
-def _memory_named(images: int) -> Iterator[None]:
-    """Say which setting takes the memory that a device has not got."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        message = f"expected room for {images} images at a time, but the device has run out of memory: lower batch, or profile.grid"
-        raise MemoryError(message) from error
 
 
 def _with_labels(
@@ -267,14 +256,14 @@ def _stacked(arrays: Iterable[np.ndarray]) -> Tensor:
 
 def zscore(train: DenseFeatures, query: DenseFeatures) -> tuple[DenseFeatures, DenseFeatures]:
     """Give every channel zero mean and unit variance over the training tokens."""
-    flat = train.tokens.flatten(0, 2)
+    flat = _own(train)
     mean, std = flat.mean(dim=0), flat.std(dim=0)
     return _affine(train, query, mean, torch.diag(1.0 / std.clamp_min(1e-6 * std.max())))
 
 
 def whiten(train: DenseFeatures, query: DenseFeatures) -> tuple[DenseFeatures, DenseFeatures]:
     """Rotate to the principal axes of the training tokens and give each unit variance (PCA whitening)."""
-    flat = train.tokens.flatten(0, 2).double()
+    flat = _own(train).double()
     mean = flat.mean(dim=0)
     covariance = (flat - mean).T @ (flat - mean) / (len(flat) - 1)
     variances, axes = torch.linalg.eigh(covariance)
@@ -299,8 +288,9 @@ def rasa(train: DenseFeatures, query: DenseFeatures) -> tuple[DenseFeatures, Den
         raise ValueError(f"features=rasa expected tokens of more than {2 * ROUNDS} channels, got {dim}")
     sides = torch.linspace(-0.5, 0.5, rows), torch.linspace(-0.5, 0.5, columns)
     position = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).double()
-    target = position.expand(count, rows, columns, 2).flatten(0, 2)
-    flat = train.tokens.flatten(0, 2).double()
+    target = position.expand(count, rows, columns, 2)
+    target = target.flatten(0, 2) if train.valid is None else target[train.valid]
+    flat = _own(train).double()
     flat = flat - flat.mean(dim=0)
     kept = torch.eye(dim, dtype=torch.float64)
     for _ in range(ROUNDS):
@@ -311,6 +301,11 @@ def rasa(train: DenseFeatures, query: DenseFeatures) -> tuple[DenseFeatures, Den
         # The other columns of the full Q are an orthonormal basis of what is left, whatever the directions.
         kept = kept @ torch.linalg.qr(directions, mode="complete").Q[:, 2:]
     return _affine(train, query, torch.zeros(dim), (kept @ kept.T).float())
+
+
+def _own(features: DenseFeatures) -> Tensor:
+    """Return the tokens that show images, without those that fill up their frames, (N, D)."""
+    return features.tokens.flatten(0, 2) if features.valid is None else features.tokens[features.valid]
 
 
 ROUNDS = 9

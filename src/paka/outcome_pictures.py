@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from paka.benchmark import Benchmark, Result
+from paka.benchmark import Benchmark
 from paka.colours import Pixels
 from paka.document import Figure
 from paka.features import read_depths, read_masks
@@ -23,6 +23,7 @@ from paka.figures.segmentation import segmentation_figure
 from paka.frames import Frame
 from paka.per_class import ClassScore, class_table
 from paka.protocols import shown
+from paka.result import Result
 from paka.scores import decimal, spoken
 from paka.sources import VOID
 from paka.statistics import matched

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from paka.feature_store import digest_of
+from paka.feature_store import code_digest, digest_of
 from paka.protocols import Outcome, Profile
 from paka.protocols.classification import MAP, TOP1
 from paka.protocols.correspondence import PCK
@@ -30,8 +28,6 @@ METRICS = {
     for metric in (*POOLED, *PER_IMAGE, *OBJECTS, TOP1, MAP, JACCARD, *chain(*PCK.values()))
 }
 """Metrics by name, but for mIoU, which a profile defines."""
-
-PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -105,12 +101,3 @@ def unpacked(arrays: Mapping[str, NDArray[Any]], profile: Profile) -> Outcome:
 def named(name: str, profile: Profile) -> Metric:
     """Return a metric by its name, as a profile defines it."""
     return profile.iou if name == profile.iou.name else METRICS[name]
-
-
-@cache
-def code_digest() -> str:
-    """Return the SHA-256 of this package's code: what older code made is not taken for what this would make."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

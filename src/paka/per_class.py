@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from paka.benchmark import Benchmark, Result
+from paka.benchmark import Benchmark
+from paka.result import Result
 from paka.scores import INTERVAL, decimal, verdict
 from paka.statistics import draws, matching
 

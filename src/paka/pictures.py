@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from paka.benchmark import Benchmark, Result
+from paka.benchmark import Benchmark
 from paka.document import Figure
 from paka.encoder import Encoder
 from paka.features import Transform
 from paka.figures.scores import scores_figure
 from paka.outcome_pictures import OutcomePictures
 from paka.per_class import ClassScore, class_scores
+from paka.result import Result
 from paka.scores import Score, changes
 from paka.token_pictures import TokenPictures, TokenView
 

@@ -17,14 +17,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from paka import assembly, choice, report, weights
-from paka.benchmark import Benchmark, Result
+from paka.benchmark import Benchmark
 from paka.callbacks import DenseEvaluation, HealthAlarm, Interrupt, StepProgress
 from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
 from paka.evidence import weights_facts, write_evidence
 from paka.frames import Frame
 from paka.module import PostTraining
+from paka.precision import training_precision
 from paka.provenance import command_line, write_provenance
+from paka.result import Result
 from paka.snapshots import Snapshots, estimate_files, snapshots
 from paka.sources import Source
 from paka.tuning import merge
@@ -122,7 +124,7 @@ def _facts(
         "images": f"{source.name}, {len(source)} of them, no mask read, global {sides[0]} px, local {sides[1]} px",
         "objective": f"{choices['objective']}, kernel {choices['kernel']}",
         "steps": f"{cfg.trainer.max_steps} of {cfg.backbone.batch_size} images, seed {cfg.seed}",
-        "device": f"{cfg.trainer.accelerator}, {cfg.trainer.precision}",
+        "device": f"{cfg.trainer.accelerator}, {training_precision(cfg.trainer.precision, cfg.trainer.accelerator)}",
         "scored on": scored,
         "forecast": f"{report.forecast(seconds * cfg.trainer.max_steps)} of training, then the evaluation",
         "folder": cfg.output_dir,

@@ -13,6 +13,27 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def training_precision(precision: str, accelerator: str) -> str:
+    """Return the precision to train with, in Lightning's words.
+
+    `auto` stands for `bf16-mixed` where the hardware multiplies matrices of bfloat16, and `32-true` elsewhere: a processor
+    that has to emulate it takes ten times as long.
+
+    Args:
+        precision: `auto`, or what it is.
+        accelerator: Lightning's name for what is trained on; `auto` prefers a GPU.
+    """
+    if precision != "auto":
+        return precision
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = accelerator in ("auto", "cpu") and (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+    return "bf16-mixed" if fast else "32-true"
+
+
 def in_float32(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function of tensors run in float32 with autocast disabled.
 

@@ -245,7 +245,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _one_of("val", "test"): ("split",),
     _one_of("keep", "stretch"): ("profile.aspect",),
     _one_of("area", "bilinear", "bicubic"): ("profile.interpolation",),
-    _one_of("skip", "first"): ("profile.memory_void",),
+    _one_of("skip", "first", "class"): ("profile.memory_void",),
     _one_of("skip", "vote"): ("profile.patch_void",),
     _one_of("majority", "hungarian"): ("profile.cluster_naming",),
     _one_of("drop", "zero"): ("profile.absent",),
@@ -257,6 +257,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _some_of("dim", "tags"): ("objective.told",),
     _one_of("none", "zscore", "whiten", "rasa"): ("features",),
     _one_of("float32", "float16"): ("store",),
+    _one_of("float32", "bfloat16"): ("search",),
     _DEVICE: ("device",),
 }
 """Which keys keep which rule; keys that a configuration does not have are passed over."""

@@ -40,6 +40,7 @@ SETTINGS = (
     "memory",
     "k",
     "temperature",
+    "upsampling",
     "seed",
     "note",
 )
@@ -291,7 +292,16 @@ def _settings(scores: Sequence[Score]) -> list[Block]:
         "",
         "Settings of the scores",
     )
-    rules = {f"rules of {score.profile}": score.rules for score in scores if score.rules}
+    told: dict[str, list[str]] = {}
+    for score in scores:
+        told.setdefault(score.rules, []).append(spoken(score.protocol))
+    profiles = dict.fromkeys(score.profile for score in scores)
+    rules = {
+        f"rules of {', '.join(profiles)}"
+        + (f", {', '.join(dict.fromkeys(names))}" if len(told) > 1 else ""): rule
+        for rule, names in told.items()
+        if rule
+    }
     return [table, Facts(rules)] if rules else [table]
 
 

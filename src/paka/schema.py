@@ -269,6 +269,7 @@ class Evaluate:
     cache: str | None = MISSING
     cache_limit: float = MISSING
     store: str = MISSING
+    search: str = MISSING
     device: str = MISSING
     batch: int = MISSING
     method: str | None = MISSING

@@ -40,6 +40,7 @@ class Score:
         rules: The switches of the profile.
         unit: What the score is in: `%`, `m` for metres, or nothing.
         better: Whether `higher` or `lower` is better.
+        upsampling: How predictions of patches become those of pixels.
     """
 
     benchmark: str
@@ -63,6 +64,7 @@ class Score:
     rules: str = ""
     unit: str = "%"
     better: str = "higher"
+    upsampling: str = ""
 
     @property
     def verdict(self) -> str:
@@ -93,7 +95,7 @@ INTERVAL = "95 % interval"
 _NUMBERS = (*VALUES, "temperature")
 _DIFFERENCES = ("delta", "ci_low", "ci_high")
 _KEY = ("benchmark", "protocol", "profile", "metric", "split", "seed", "method")
-_SETTINGS = ("size", "temperature", "classes", "rules", "unit", "better")
+_SETTINGS = ("size", "temperature", "classes", "rules", "unit", "better", "upsampling")
 _COMPARED = ("after", "delta")
 _ALWAYS = ("protocol", "before", *_COMPARED)
 _FIRST_RELEASE = COLUMNS.index("note") + 1
@@ -178,7 +180,7 @@ def layout(scores: Sequence[Score]) -> Layout:
     shown = {
         name: texts
         for name, texts in columns.items()
-        if name in _ALWAYS or (name not in shared and any(texts) and name != "rules")
+        if name in _ALWAYS or (name not in shared and any(texts) and name not in ("rules", "upsampling"))
         if name not in _COMPARED or any(columns["after"])
     }
     return Layout(caption, tuple(shown), list(zip(*shown.values(), strict=True)))

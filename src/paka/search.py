@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -94,20 +93,6 @@ def working_bytes(queries: int, k: int, dim: int, *, device: str = "cpu") -> int
     rows = min(queries, block)
     looked_at = min(GROUP * max(k, FEW), columns) + k
     return 40 * queries * k + 4 * columns * dim + 5 * rows * columns + rows * (16 * looked_at + 48 * k)
-
-
-def merge(shards: Iterable[Neighbours], k: int) -> Neighbours:
-    """Return the k nearest of what was found in several parts of the keys, such as those of several processes.
-
-    Args:
-        shards: What was found in each, with places among all keys.
-        k: Neighbours, at most as many as there are in all shards together.
-    """
-    parts = list(shards)
-    scores = torch.cat([part.scores for part in parts], dim=1)
-    indices = torch.cat([part.indices for part in parts], dim=1)
-    best, order = scores.topk(k, dim=1)
-    return Neighbours(best, indices.gather(1, order))
 
 
 def _check(queries: Tensor, keys: Tensor, k: int) -> None:

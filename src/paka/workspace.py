@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +31,7 @@ class Workspace:
         dtype: What tokens and keys are kept as in bulk: float32, or float16 for half the room at 3 decimal digits.
         folder: Where files go that hold what does not fit into memory; None keeps everything in memory.
         batch: Images that are encoded at a time.
+        bfloat16: Whether neighbours are searched in bfloat16 first, see `paka.search.nearest`.
         shared: Whether all processes of a group do the same work, and share what each of them can do a part of.
     """
 
@@ -37,6 +40,7 @@ class Workspace:
     folder: Path | None = None
     batch: int = 32
     shared: bool = False
+    bfloat16: bool = False
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None, what: str = "an array") -> Tensor:
         """Return an uninitialised CPU tensor, in memory if it fits, else mapped from a file that ends with it.
@@ -74,6 +78,25 @@ class Workspace:
 
 KNOBS = "set cache to a folder of a larger disk, store=float16, or a smaller profile.memory, profile.train_images or profile.grid"
 """What takes less room, as messages say it."""
+
+
+@contextmanager
+def memory_named(what: str, knobs: str = f"set device=cpu, {KNOBS}") -> Iterator[None]:
+    """Say what took the memory that a device has not got, and which settings take less.
+
+    Args:
+        what: What room is needed for, in the words of the message.
+        knobs: The settings.
+
+    Raises:
+        MemoryError: PyTorch has run out of memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # on a GPU a subclass of it, and on the CPU no more than its text
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise MemoryError(f"expected room for {what}, but memory has run out: {knobs}") from error
 
 
 def check_disk(folder: Path, needed: int, what: str) -> None:

@@ -17,6 +17,7 @@ from paka.protocols.classification import (
     average_precision,
     check_truth,
     held_out,
+    image_names,
     image_truth,
     outcome,
 )
@@ -100,6 +101,17 @@ def test_the_truth_is_tags_or_what_masks_show_and_labels_where_each_image_has_on
     assert (labels.tolist(), tags) == ([0, 1], 5)
     (first, second), _ = image_truth(tagged, replace(tagged, tags=torch.ones(2, 5, dtype=torch.bool)))
     assert first.shape == second.shape == (2, 5), "labels only where each image of all has one"
+
+
+def test_the_background_is_nothing_that_an_image_shows() -> None:
+    masks = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    masks[0, 0], masks[1, 1], masks[1, 2] = 2, 1, 2
+    shown = DenseFeatures(torch.zeros(2, 2, 2, 3), masks, 3, names=("background", "cat", "dog"))
+    (truth,), classes = image_truth(shown)
+    assert truth.tolist() == [[False, True], [True, True]]
+    assert (classes, image_names(shown)) == (2, ("cat", "dog"))
+    tagged = replace(shown, tags=torch.ones(2, 3, dtype=torch.bool))
+    assert image_names(tagged) == ("background", "cat", "dog"), "tags are taken as they are"
 
 
 def test_a_tenth_is_held_out() -> None:

@@ -126,7 +126,7 @@ def test_places_and_pck_are_those_of_brute_force(settings: PointMatching, aspect
     outcome = correspondence(None, features, replace(PROFILE, settings={"any": settings}), seed=0)
     assert [metric.once(outcome.counts) for metric in outcome.metrics] == pytest.approx(hits / points)
     assert [metric.name for metric in outcome.metrics] == ["PCK@0.10", "PCK@0.05", "PCK@0.01"]
-    assert outcome.stated == {"note": settings.note}
+    assert outcome.stated == {"note": settings.note, "upsampling": "none"}
 
 
 def test_a_point_is_correct_up_to_the_limit_and_not_beyond() -> None:

@@ -318,4 +318,4 @@ def test_an_outcome_survives_being_kept(tmp_path: Path) -> None:
     again = store.get({"it": 1}, SMOOTH)
     assert again is not None
     assert (score(again), again.metrics) == (score(found), (JACCARD,))
-    assert again.stated == {"k": SMALL.clusters, "note": ""}
+    assert again.stated == {"k": SMALL.clusters, "note": "", "upsampling": "nearest"}

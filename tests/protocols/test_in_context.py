@@ -44,6 +44,23 @@ def test_in_context_equals_a_plain_float64_reference() -> None:
     assert (found == expected).float().mean() > 0.999
 
 
+def test_void_may_be_a_class_of_the_memory_that_is_never_right() -> None:
+    train, query = features("oracle"), features("oracle", seed=1)
+    unlabelled = dataclasses.replace(train, labels=train.labels.masked_fill(train.labels == 2, 255))
+    counts = {
+        void: in_context(
+            unlabelled, query, dataclasses.replace(PROFILE, memory_void=void), seed=0
+        ).counts.sum(dim=0)
+        for void in ("skip", "class", "first")
+    }
+    assert [len(counts[void]) for void in ("skip", "class", "first")] == [CLASSES, CLASSES + 1, CLASSES]
+    share = {void: table[2] / table[2].sum() for void, table in counts.items()}
+    assert share["class"][CLASSES] > 0.95, "what was unlabelled is predicted to be so"
+    assert share["first"][0] > 0.95
+    assert share["skip"][2] == 0, "without a place in the memory it is taken for another class"
+    assert counts["class"][CLASSES].sum() == 0, "no pixel is scored as void"
+
+
 def test_label_shares_are_those_of_the_labelled_pixels() -> None:
     train = mixed(3)
     shares = label_shares(train, torch.arange(len(train))).view(3, 6, 6, CLASSES)

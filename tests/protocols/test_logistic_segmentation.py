@@ -74,7 +74,7 @@ def test_it_equals_the_protocol_in_scikit_learn(void: bool) -> None:
     found = logistic_segmentation(
         train, query, profile(patch_void="vote" if void else "skip", absent="drop"), seed=0
     )
-    assert found.stated == {"note": f"C = {best:.3g}, by patch"}
+    assert found.stated == {"note": f"C = {best:.3g}", "upsampling": "nearest"}
     pictures = np.stack([found.pictures[n].numpy() for n in range(6)])
     assert (pictures != expected).mean() < 0.005, "a patch between two classes may go to either"
     assert found.score == pytest.approx(macro_jaccard(query.labels.numpy(), expected), abs=0.01)

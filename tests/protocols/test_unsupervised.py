@@ -136,7 +136,8 @@ def test_scores_say_what_they_depend_on() -> None:
     labelled = replace(
         plain, settings={**plain.settings, "foreground": Foreground(clusters=15, labelled_threshold=True)}
     )
-    assert of_objects(query).stated == {"k": PARTS, "note": "segments matched one to one"}
+    note = "segments matched one to one"
+    assert of_objects(query).stated == {"k": PARTS, "note": note, "upsampling": "nearest"}
     assert of_all(query).stated["note"] == "segments matched one to one; no background extracted"
     found = unsupervised(query, query, labelled, seed=0)
     assert found.stated["note"] == "segments matched one to one; foreground threshold chosen by labels"

@@ -52,7 +52,7 @@ def test_scores_are_cosines_of_images_and_names(folders: dict[str, Path], family
     outcome = zero_shot(None, found, settings(folders[family]), seed=0)
     np.testing.assert_allclose(outcome.counts[..., 0].numpy(), expected, atol=1e-6)
     assert torch.equal(outcome.counts[..., 1] > 0, found.tags)
-    assert outcome.stated == {"note": f"text tower {family}; 2 x prompted"}
+    assert outcome.stated == {"note": f"text tower {family}; 2 x prompted", "upsampling": "none"}
 
 
 def test_patches_beyond_the_image_count_for_nothing(folders: dict[str, Path]) -> None:

@@ -31,7 +31,7 @@ __all__ = [
     "upsampled_argmax",
 ]
 
-STATED = ("memory", "k", "temperature", "note")
+STATED = ("memory", "k", "temperature", "note", "upsampling")
 """What a protocol may state of itself: columns of its scores."""
 
 
@@ -88,6 +88,7 @@ class Entry:
         trains: Whether it reads training images; without, `train` is None.
         attends: Whether it reads the attention of the class token, which not every encoder has.
         pools: Whether what it makes of a scored image depends on the others, so that several processes cannot share them.
+        seeds: Runs, whose mean is the score; None for as many as the profile says.
         ready: `ready(profile, encoder)` returns why the protocol cannot serve an encoder with these settings, or None if
             it can; None for a protocol that serves all.
 
@@ -101,6 +102,7 @@ class Entry:
     trains: bool = True
     attends: bool = False
     pools: bool = False
+    seeds: int | None = None
     ready: Callable[[Profile, Encoder], str | None] | None = None
 
     def __post_init__(self) -> None:

@@ -32,12 +32,11 @@ def outcome(scores: Tensor, truth: Tensor, stated: Mapping[str, Any] | None = No
         truth: Labels (n,) int64 or tags (n, C) bool.
         stated: See `Outcome.stated`.
     """
+    stated = {**(stated or {}), "upsampling": "none"}
     if truth.ndim == 2:
-        return Outcome(torch.stack([scores.double(), truth.double()], dim=2), (MAP,), stated=stated or {})
+        return Outcome(torch.stack([scores.double(), truth.double()], dim=2), (MAP,), stated=stated)
     correct = scores.argmax(dim=1) == truth
-    return Outcome(
-        torch.stack([correct, torch.ones_like(correct)], dim=1).long(), (TOP1,), stated=stated or {}
-    )
+    return Outcome(torch.stack([correct, torch.ones_like(correct)], dim=1).long(), (TOP1,), stated=stated)
 
 
 def check_truth(truth: Tensor, images: int, classes: int) -> None:
@@ -102,7 +101,7 @@ MAP = Metric("mAP", mean_average_precision, lambda counts: counts[..., 1], weigh
 def image_truth(*sides: DenseFeatures) -> tuple[list[Tensor], int]:
     """Return what images show as a whole, and of how many classes.
 
-    These are their tags, or, where a data set has none, which classes their masks show. Where each image has one tag
+    These are their tags, or, where a data set has none, which classes their masks show beside the background. Where each image has one tag
     they are labels.
 
     Args:
@@ -119,11 +118,22 @@ def image_truth(*sides: DenseFeatures) -> tuple[list[Tensor], int]:
 
 
 def shown_classes(features: DenseFeatures) -> Tensor:
-    """Return which classes the mask of each of n images shows, (n, C) bool."""
+    """Return which classes the mask of each of n images shows, (n, C) bool; the background is none of them."""
     shown = torch.zeros(len(features), features.num_classes, dtype=torch.bool)
     for image, mask in enumerate(features.labels):
         shown[image, mask[mask != VOID].unique().long()] = True
-    return shown
+    return shown[:, int(_has_background(features)) :]
+
+
+def image_names(features: DenseFeatures) -> tuple[str, ...]:
+    """Return the names of what images show as a whole, in the order of `image_truth`."""
+    masks = not features.tags.shape[1]
+    return tuple(features.names[int(masks and _has_background(features)) :])
+
+
+def _has_background(features: DenseFeatures) -> bool:
+    """Return whether the first class of the masks is what no image lacks."""
+    return features.num_classes > 1 and tuple(features.names[:1]) == ("background",)
 
 
 def average_precision(scores: Tensor, tags: Tensor, times: Tensor | None = None) -> Tensor:

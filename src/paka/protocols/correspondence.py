@@ -113,7 +113,7 @@ def correspondence(
         for number, places in zip(numbers, found(query, numbers, settings), strict=True):
             hits[number] = correct(places, query.pairs[number])
     counts = counted_by(settings.mean, hits, [pair.category for pair in query.pairs])
-    return Outcome(counts, PCK[settings.mean], stated={"note": settings.note})
+    return Outcome(counts, PCK[settings.mean], stated={"note": settings.note, "upsampling": "none"})
 
 
 def same_second(pairs: Sequence[KeypointPair]) -> list[list[int]]:

@@ -91,7 +91,9 @@ def foreground_extraction(
     )
     settings = profile.of(Foreground)
     note = LABELLED if settings.labelled_threshold else ""
-    return Outcome(counts, (JACCARD,), pictures, {"k": settings.clusters, "note": note})
+    return Outcome(
+        counts, (JACCARD,), pictures, {"k": settings.clusters, "note": note, "upsampling": "nearest"}
+    )
 
 
 def foreground(

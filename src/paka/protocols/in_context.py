@@ -55,7 +55,11 @@ def in_context(
     check_memory(memory, profile)
     size = label_size(query)
     maps = (upsampled_argmax(votes, size) for votes in vote_maps(query, memory, profile))
-    return segmentation(maps, query, profile, stated(memory, profile))
+    if profile.memory_void != "class":
+        return segmentation(maps, query, profile, stated(memory, profile))
+    void = query.num_classes
+    voided = (part.masked_fill(part == void, VOID) for part in maps)
+    return segmentation(voided, query, profile, stated(memory, profile), void=True)
 
 
 def stated(memory: Memory, profile: Profile) -> dict[str, float]:
@@ -100,7 +104,9 @@ def vote_maps(query: DenseFeatures, memory: Memory, profile: Profile) -> Iterato
     parts = query.tokens.split(IMAGES)
     for part in tracked(parts, len(parts)):
         queries = F.normalize(part.flatten(0, 2).to(device).float(), dim=1)
-        votes = vote(queries, near, k=profile.k, temperature=profile.temperature)
+        votes = vote(
+            queries, near, k=profile.k, temperature=profile.temperature, bfloat16=query.workspace.bfloat16
+        )
         yield votes.view(*part.shape[:3], -1).permute(0, 3, 1, 2)
 
 
@@ -124,10 +130,11 @@ def build_memory(train: DenseFeatures, chosen: Tensor, profile: Profile, *, seed
     patches = train.tokens.shape[1] * train.tokens.shape[2]
     keep = min(patches_per_image(len(chosen), profile.memory), patches)
     draws = torch.rand(len(chosen), patches, generator=torch.Generator().manual_seed(seed))
-    memory = empty_memory(train, len(chosen) * keep, train.num_classes)
+    classes = train.num_classes + (profile.memory_void == "class")
+    memory = empty_memory(train, len(chosen) * keep, classes)
     count = 0
     for images, draw in zip(chosen.split(IMAGES), draws.split(IMAGES), strict=True):
-        shares = label_shares(train, images, void_first=profile.memory_void == "first")
+        shares = label_shares(train, images, void=profile.memory_void)
         kept, flat = _rarest(shares, draw, keep)
         rows = slice(count, count + len(flat))
         memory.keys[rows] = F.normalize(train.tokens[images].flatten(0, 2)[flat].float(), dim=1)
@@ -176,26 +183,32 @@ def _rarest(shares: Tensor, draws: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     return shares.flatten(0, 1)[flat], flat
 
 
-def label_shares(features: DenseFeatures, images: Tensor, *, void_first: bool = False) -> Tensor:
-    """Return the class shares among the labelled pixels of each patch, (n, h * w, C); zeros where all are void.
+def label_shares(features: DenseFeatures, images: Tensor, *, void: str = "skip") -> Tensor:
+    """Return the class shares among the labelled pixels of each patch, (n, h * w, C), or (n, h * w, C + 1).
+
+    They are zeros where all pixels are void, unless void counts.
 
     Args:
         features: Labelled features.
         images: Numbers of the images, (n,) int64.
-        void_first: Whether void is taken for the first class.
+        void: `skip` leaves void out, `first` takes it for the first class, `class` for one more, the last.
     """
     h, w = features.tokens.shape[1:3]
     height, width = label_size(features)
     labels = features.labels[images]
-    if void_first:
-        labels = labels.masked_fill(labels == VOID, 0)
+    classes = features.num_classes
+    if void != "skip":
+        labels = labels.masked_fill(labels == VOID, 0 if void == "first" else classes)
+        classes += void == "class"
     blocks = labels.view(-1, h, height // h, w, width // w).transpose(2, 3).reshape(len(images), h * w, -1)
-    counts = torch.stack([(blocks == c).sum(dim=2) for c in range(features.num_classes)], dim=2)
+    counts = torch.stack([(blocks == c).sum(dim=2) for c in range(classes)], dim=2)
     labelled = (blocks != VOID).sum(dim=2, keepdim=True)
     return counts / labelled.clamp_min(1)
 
 
-def vote(tokens: Tensor, memory: Memory, *, k: int, temperature: float, rows: int = 512) -> Tensor:
+def vote(
+    tokens: Tensor, memory: Memory, *, k: int, temperature: float, bfloat16: bool = False, rows: int = 512
+) -> Tensor:
     """Average the values of each token's k nearest keys, weighted by a softmax of their cosines.
 
     Args:
@@ -203,12 +216,13 @@ def vote(tokens: Tensor, memory: Memory, *, k: int, temperature: float, rows: in
         memory: Keys and values.
         k: Neighbours.
         temperature: Of the softmax.
+        bfloat16: See `paka.search.nearest`.
         rows: Queries whose neighbours' values are held at a time.
 
     Returns:
         (Q, C), rows sum to 1.
     """
-    found = nearest(tokens, memory.keys, k)
+    found = nearest(tokens, memory.keys, k, bfloat16=bfloat16)
     weights = (found.scores / temperature).softmax(dim=1)
     votes = [
         torch.einsum("qk,qkc->qc", part, memory.values[places.to(memory.values.device)].to(part))

@@ -129,7 +129,10 @@ def knn_segmentation(train: DenseFeatures, query: DenseFeatures, profile: Profil
     final = index(torch.arange(len(train)), best.distance)
     images = torch.arange(len(query))
     maps = (found[best.k] for _, found in predictions(final, query, images, [best.k]))
-    stated = {"k": best.k, "memory": len(final.patches.tokens), "note": f"{best.distance}, by pixel"}
+    stated = {
+        **{"k": best.k, "memory": len(final.patches.tokens)},
+        **{"note": f"{best.distance}, by pixel", "upsampling": "none"},
+    }
     return segmentation(maps, query, profile, stated, void=void)
 
 
@@ -175,7 +178,8 @@ def predictions(
         queries = index.standard(query.tokens[part].flatten(0, 2)).to(workspace.device)
         if index.distance == "cosine":
             queries = F.normalize(queries, dim=1)
-        found = nearest(queries, keys, max(neighbours), offsets=offsets).indices.cpu()
+        faster = workspace.bfloat16 and offsets is None
+        found = nearest(queries, keys, max(neighbours), offsets=offsets, bfloat16=faster).indices.cpu()
         votes = [label_votes(index, places, neighbours) for places in found.split(QUERIES)]
         maps = {k: torch.cat([vote[k] for vote in votes]) for k in neighbours}
         yield part, {k: enlarged(values.unflatten(0, (len(part), -1)), query) for k, values in maps.items()}

@@ -93,7 +93,7 @@ def logistic_segmentation(
     best = settings.grid[scores.index(max(scores))]
     (probe,) = probes(torch.arange(len(train)), [best])
     maps = (found for _, found in predictions(probe, query, torch.arange(len(query))))
-    return segmentation(maps, query, profile, {"note": f"C = {best:.3g}, by patch"})
+    return segmentation(maps, query, profile, {"note": f"C = {best:.3g}", "upsampling": "nearest"})
 
 
 def fit_patches(

@@ -17,7 +17,12 @@ IMAGES = 16
 
 
 def overclustering(
-    train: DenseFeatures | None, query: DenseFeatures, profile: Profile, *, seed: int
+    train: DenseFeatures | None,
+    query: DenseFeatures,
+    profile: Profile,
+    *,
+    seed: int,
+    clusters: int | None = None,
 ) -> Outcome:
     """Cluster the query tokens into K clusters and map each to the class it shows most often.
 
@@ -29,12 +34,13 @@ def overclustering(
         query: What is clustered and scored.
         profile: Reads `clusters`, `cluster_naming`, `pca`, `kmeans_iterations` and `kmeans_restarts`.
         seed: Seed of the initial centres.
+        clusters: Number of clusters K; None for the profile's.
 
     Raises:
         ValueError: There are fewer tokens than clusters.
     """
     del train
-    count = profile.number_of_clusters(query.num_classes)
+    count = clusters or profile.number_of_clusters(query.num_classes)
     own = None if query.valid is None else query.valid.flatten()
     tokens = reduce(query.tokens.flatten(0, 2), profile.pca, own).to(query.workspace.device)
     assigned = kmeans(
@@ -60,7 +66,7 @@ def named_segmentation(maps: Tensor, count: int, query: DenseFeatures, profile: 
         votes += cluster_votes(enlarged(part, size), labels, count, query.num_classes)
     names = name_clusters(votes) if profile.cluster_naming == "majority" else match_clusters(votes)
     named = (names[enlarged(part, size)] for part in maps.split(IMAGES))
-    return segmentation(named, query, profile, {"k": count})
+    return segmentation(named, query, profile, {"k": count, "upsampling": "nearest"})
 
 
 def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -37,7 +37,7 @@ OPTIONAL = ("clusters", "scored_at")
 CHOICES = {
     "aspect": ("keep", "stretch"),
     "interpolation": INTERPOLATIONS,
-    "memory_void": ("skip", "first"),
+    "memory_void": ("skip", "first", "class"),
     "patch_void": ("skip", "vote"),
     "cluster_naming": ("majority", "hungarian"),
     "absent": ("drop", "zero"),
@@ -63,7 +63,8 @@ class Profile:
         memory: Patches in the in-context memory.
         memory_passes: Times each training image enters the memory.
         memory_augment: Whether it does so cropped and with changed colours.
-        memory_void: `skip` leaves void pixels out of the memory's labels; `first` takes them for the first class.
+        memory_void: `skip` leaves void pixels out of the memory's labels; `first` takes them for the first class,
+            `class` makes void a class like others, of which no pixel is right.
         patch_void: `skip` lets void pixels neither name a patch nor be predicted by probes of patches: they take the
             class that most of their patch shows; `vote` makes void a class like others, of which no pixel is right.
         k: Neighbours per query patch.
@@ -166,15 +167,13 @@ class Profile:
         """The mean intersection over union as this profile defines it."""
         return iou_metric(matching=self.matching, absent=self.absent, uncounted=self.uncounted)
 
-    @property
-    def rules(self) -> str:
-        """What scores depend on beside sizes, in one line."""
+    def rules_of(self, seeds: Sequence[int]) -> str:
+        """Return what scores of runs with these seeds depend on beside sizes, in one line."""
         facts = [
             f"aspect {self.aspect}",
             f"memory void {self.memory_void}",
             f"{self.memory_passes} x {'augmented' if self.memory_augment else 'plain'} memory",
             f"clusters by {self.cluster_naming}",
-            "bilinear upsampling",
             f"absent classes {self.absent}",
         ]
         if self.interpolation != "area":
@@ -189,7 +188,7 @@ class Profile:
             facts.append("Hungarian matching")
         if self.uncounted:
             facts.append(f"{self.uncounted} uncounted classes")
-        return "; ".join([*facts, f"{self.seeds} x seeded"])
+        return "; ".join([*facts, f"{len(seeds)} x seeded"])
 
     def number_of_clusters(self, classes: int) -> int:
         """Return K for a data set of that many classes."""

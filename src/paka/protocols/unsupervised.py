@@ -103,7 +103,8 @@ def unsupervised(
     segments = _communities(maps, modules, settings, seed)[maps.clamp_min(0)]
     one_to_one = replace(profile, cluster_naming="hungarian")
     outcome = named_segmentation(segments, int(segments.max()) + 1, query, one_to_one)
-    return replace(outcome, stated={"k": settings.clusters, "note": _note(profile, extract=extract)})
+    own = {"k": settings.clusters, "note": _note(profile, extract=extract)}
+    return replace(outcome, stated={**outcome.stated, **own})
 
 
 def _note(profile: Profile, *, extract: bool) -> str:

@@ -13,7 +13,7 @@ from paka.encoder import Encoder
 from paka.features import DenseFeatures
 from paka.progress import tracked
 from paka.protocols import Outcome, Profile
-from paka.protocols.classification import image_truth, outcome
+from paka.protocols.classification import image_names, image_truth, outcome
 from paka.protocols.joint_space import JointSpace, open_joint_space
 
 IMAGES = 64
@@ -74,11 +74,14 @@ def zero_shot(train: DenseFeatures | None, query: DenseFeatures, profile: Profil
     """
     del train, seed
     settings, ((truth,), classes) = profile.of(ZeroShot), image_truth(query)
-    if len(query.names) != classes:
-        message = f"expected names of the {classes} classes, got {len(query.names)}: choose a benchmark that names them"
+    names = image_names(query)
+    if len(names) != classes:
+        message = (
+            f"expected names of the {classes} classes, got {len(names)}: choose a benchmark that names them"
+        )
         raise ValueError(message)
     space = _space(settings, query.workspace.device)
-    texts = space.texts(query.names, settings.templates)
+    texts = space.texts(names, settings.templates)
     scores = torch.cat([(part @ texts.T).cpu() for part in _images(space, query)])
     note = f"text tower {space.name}; {len(settings.templates)} x prompted"
     return outcome(scores, truth, {"note": note})
