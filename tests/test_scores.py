@@ -204,3 +204,13 @@ def test_units_survive_a_file(tmp_path):
     write_results(tmp_path / "r.csv", rows)
     assert read_results(tmp_path / "r.csv")[0].unit == ""
     assert read_results(tmp_path / "r.csv")[0].before == 0.123
+
+
+def test_the_caption_has_the_rules_that_all_rows_keep_to():
+    one, other = (
+        replace(SCORE, rules="aspect keep; 1 x seeded"),
+        replace(LINEAR, rules="aspect keep; 5 x seeded"),
+    )
+    assert "rules aspect keep," in layout([one, other]).caption
+    assert "rules aspect keep; 1 x seeded," in layout([one, replace(other, rules=one.rules)]).caption
+    assert "rules" not in layout([SCORE, LINEAR]).caption

@@ -172,6 +172,7 @@ def layout(scores: Sequence[Score]) -> Layout:
         for name, texts in columns.items()
         if name in (*_KEY, *_SETTINGS) and len(set(texts)) == 1
     }
+    shared.setdefault("rules", _common(columns["rules"]))
     ends = {name: columns.pop(name) for name in ("memory", "k", "temperature", "note")}
     columns = {"method": columns.pop("method"), **columns, INTERVAL: intervals, **ends}
     hidden = (*_ALWAYS, "unit", "better")
@@ -184,6 +185,12 @@ def layout(scores: Sequence[Score]) -> Layout:
         if name not in _COMPARED or any(columns["after"])
     }
     return Layout(caption, tuple(shown), list(zip(*shown.values(), strict=True)))
+
+
+def _common(rules: Sequence[str]) -> str:
+    """Return the facts of rules that all rows keep to."""
+    first, *others = [rule.split("; ") for rule in rules] or [[]]
+    return "; ".join(fact for fact in first if all(fact in other for other in others))
 
 
 def _reading(scores: Sequence[Score]) -> str:
