@@ -67,14 +67,16 @@ def scored(profile, protocol=in_context, source=NoiseImages, **changes) -> float
         {"interpolation": "bicubic", "aspect": "stretch"},
         {"blue_std": 0.255},
         {"memory_passes": 2, "memory_augment": True},
+        {"memory_augment": True},
         {"uncounted": 1},
         {"scored_at": 7},
         {"seeds": 3, "memory": 40},
     ],
-    ids=lambda switch: next(iter(switch)),
+    ids="-".join,
 )
 def test_a_switch_moves_in_context(switch) -> None:
-    base = {name: switch[name] for name in ("memory", "aspect") if name in switch and len(switch) > 1}
+    others = ("memory", "aspect", "memory_augment")
+    base = {name: switch[name] for name in others if name in switch and len(switch) > 1}
     assert scored(switch) != scored(base)
 
 
@@ -110,6 +112,40 @@ def test_published_profiles_have_their_quirks() -> None:
     assert dinov3.of(LinearDepth).eigen_crop
 
 
+@pytest.mark.parametrize(
+    ("name", "quirks"),
+    [
+        (
+            "hummingbird",
+            {
+                "aspect": "stretch",
+                "interpolation": "bilinear",
+                "blue_std": 0.255,
+                "memory_passes": 2,
+                "memory_augment": True,
+                "matching": True,
+                "absent": "zero",
+            },
+        ),
+        (
+            "neco",
+            {
+                "aspect": "stretch",
+                "interpolation": "bilinear",
+                "clusters": None,
+                "cluster_naming": "hungarian",
+                "scored_at": 100,
+                "absent": "zero",
+            },
+        ),
+        ("davis", {"aspect": "keep", "matching": False, "absent": "drop"}),
+    ],
+)
+def test_a_published_profile_decides_what_its_source_decided(name, quirks) -> None:
+    profile = build(composed(f"profile={name}", name="evaluate").profile)
+    assert {quirk: getattr(profile, quirk) for quirk in quirks} == quirks
+
+
 def test_rules_state_filter_and_void() -> None:
     assert "bicubic images" in replace(SMALL, interpolation="bicubic").rules_of([0])
     assert "void votes" in replace(SMALL, patch_void="vote").rules_of([0])
@@ -118,8 +154,15 @@ def test_rules_state_filter_and_void() -> None:
 
 
 def test_passes_alone_change_nothing_but_the_memory() -> None:
-    """Twice the same patches: the neighbours are pairs of the same, so the vote of twice as many is the same."""
-    assert scored({"memory_passes": 2, "k": 6}) == pytest.approx(scored({"k": 3}), abs=1e-3)
+    """Twice the same patches: the neighbours are pairs of the same, so the vote of twice as many is the same.
+
+    The images are their own memory, in which each patch is its nearest: only a warm vote hears the others.
+    """
+    warm = {"temperature": 1.0}
+    three, six = (scored(warm, k=k) for k in (3, 6))
+    assert scored(warm, memory_passes=2, k=6) == pytest.approx(three, abs=1e-3)
+    assert abs(six - three) > 0.5, "how many vote matters"
+    assert abs(scored(warm, memory_passes=2, k=3) - three) > 5, "of pairs, half as many different ones vote"
 
 
 def test_linear_is_scored_at_the_side_that_neco_scores_at() -> None:
@@ -162,6 +205,15 @@ def test_matching_undoes_a_swap_of_classes() -> None:
     assert float(iou_metric(matching=True).of(counts)) > 3 * float(iou_metric().of(counts))
     several = torch.stack([counts, counts.T])
     assert torch.equal(matched(several)[0], matched(counts))
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [({"matching": False}, 0.0), ({"matching": True}, 1.0), ({"matching": True, "absent": "zero"}, 2 / 3)],
+)
+def test_a_profile_scores_by_its_own_rules(rules, expected) -> None:
+    swapped = torch.tensor([[0, 9, 0], [8, 0, 0], [0, 0, 0]])
+    assert float(replace(SMALL, **rules).iou.of(swapped)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,20 @@ def test_mean_iou_pools_counts_over_the_data_set() -> None:
     assert mean_iou(counts).mean().item() != pytest.approx(expected, abs=1e-4)
 
 
+def test_mean_iou_equals_scikit_learns_where_void_is_anywhere_and_classes_are_absent() -> None:
+    prediction, labels = maps()
+    generator = torch.Generator().manual_seed(1)
+    labels[torch.rand(labels.shape, generator=generator) < 0.2] = 255
+    named = torch.full((256,), 255, dtype=torch.uint8)
+    named[:4] = torch.tensor([0, 2, 5, 6])
+    prediction, labels = named[prediction.long()], named[labels.long()]
+    known = labels != 255
+    counts = confusion_matrices(prediction, labels, 9).sum(dim=0)
+    expected = jaccard_score(labels[known], prediction[known], average="macro")
+    assert mean_iou(counts).item() == pytest.approx(expected)
+    assert mean_iou(counts, absent="zero").item() == pytest.approx(expected * 4 / 9)
+
+
 def test_classes_that_never_occur_do_not_count() -> None:
     counts = torch.zeros(5, 5, dtype=torch.int64)
     counts[0, 0], counts[1, 1], counts[1, 2] = 10, 5, 5

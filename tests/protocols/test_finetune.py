@@ -73,6 +73,13 @@ class Quadrants(Source):
         return rng.integers(0, 3, (2, 2)).repeat(20, axis=0).repeat(28, axis=1)
 
 
+class Static(Quadrants):
+    """The same masks of images that show nothing of them."""
+
+    def image(self, index: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, index, 2]).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+
+
 QUERY = Quadrants(5, seed=1)
 
 
@@ -99,9 +106,16 @@ def test_colours_are_learnt(decoder: str) -> None:
         assert torch.equal(confusion_matrices(prediction[None], truth, 3)[0], outcome.counts[index])
 
 
-def test_masks_of_other_images_teach_nothing() -> None:
-    outcome = finetune(tiny_encoder(), Quadrants(shuffled=True), QUERY, of(BRIEF), seed=0)
-    assert score(outcome) < 0.45
+@pytest.mark.parametrize("decoder", ["mask_transformer", "linear"])
+def test_masks_of_other_images_teach_nothing(decoder: str) -> None:
+    settings = of(dataclasses.replace(BRIEF, decoder=decoder))
+    assert score(finetune(tiny_encoder(), Quadrants(shuffled=True), QUERY, settings, seed=0)) < 0.45
+
+
+@pytest.mark.parametrize("decoder", ["mask_transformer", "linear"])
+def test_noise_stays_at_chance(decoder: str) -> None:
+    settings = of(dataclasses.replace(BRIEF, decoder=decoder))
+    assert score(finetune(tiny_encoder(), Static(), Static(5, seed=1), settings, seed=0)) < 0.3
 
 
 SHORT = dataclasses.replace(BRIEF, steps=10)

@@ -225,6 +225,15 @@ def test_planted_objects_are_found_and_noise_is_not() -> None:
     )
 
 
+def test_labels_of_other_images_collapse() -> None:
+    planted, found = objects.features("oracle"), []
+    for seed in range(3):
+        order = torch.randperm(len(planted.labels), generator=torch.Generator().manual_seed(seed))
+        shuffled = replace(planted, labels=planted.labels[order])
+        found.append(score(foreground_extraction(None, shuffled, SMOOTH, seed=seed)))
+    assert sum(found) / len(found) < (planted.labels > 0).float().mean() + 0.1
+
+
 def test_tokens_are_clustered_by_their_angles(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

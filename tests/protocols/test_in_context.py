@@ -11,7 +11,7 @@ from tests.protocols.synthetic import CLASSES, PROFILE, features, predicted
 from torch.nn import functional as F
 
 from paka.features import DenseFeatures
-from paka.protocols.in_context import Memory, build_memory, in_context, label_shares, vote
+from paka.protocols.in_context import Memory, build_memory, in_context, label_shares, share_of_images, vote
 
 
 def mixed(images: int) -> DenseFeatures:
@@ -131,6 +131,22 @@ def test_in_context_ignores_the_scale_of_tokens(scale: float) -> None:
     scaled = [dataclasses.replace(side, tokens=scale * side.tokens) for side in (train, query)]
     plain, found = in_context(train, query, PROFILE, seed=0), in_context(*scaled, PROFILE, seed=0)
     assert torch.equal(predicted(plain), predicted(found))
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(1 / 8, 8), (1 / 64, 1), (1 / 128, 1)])
+def test_a_share_of_the_images_enters_with_both_of_its_passes(fraction: float, count: int) -> None:
+    chosen = [share_of_images(128, fraction, passes=2, seed=seed) for seed in range(4)]
+    for images in chosen:
+        first, second = images[:count], images[count:]
+        assert len({*first.tolist()} & {*range(64)}) == count
+        assert torch.equal(second, first + 64)
+    assert torch.equal(chosen[0], share_of_images(128, fraction, passes=2, seed=0))
+    assert not all(torch.equal(images, chosen[0]) for images in chosen)
+
+
+def test_the_memory_holds_patches_of_a_share_of_the_images() -> None:
+    train, query = features("noise", images=64), features("noise", images=2, seed=1)
+    assert in_context(train, query, PROFILE, seed=0, fraction=1 / 8).stated["memory"] == 8 * 36
 
 
 def test_a_memory_too_small_is_refused() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests.protocols.synthetic import PROFILE
+from tests.protocols.test_linear_depth import chance, rooms, scores
 
 from paka.features import DenseFeatures
 from paka.protocols.depth_errors import POOLED
@@ -39,6 +40,35 @@ def test_oracle_features_reach_the_ceiling_and_noise_is_at_chance() -> None:
     depths = np.random.default_rng(0).uniform(1, 10, 10_000)
     chance = np.mean(np.maximum(depths.mean() / depths, depths / depths.mean()) < 1.25)
     assert delta1("noise") == pytest.approx(chance, abs=0.05)
+
+
+def test_smooth_depth_is_found_and_that_of_other_images_is_not() -> None:
+    (tokens, depth), query = rooms("oracle"), rooms("oracle", images=12, seed=1)
+    order = torch.randperm(len(depth), generator=torch.Generator().manual_seed(0))
+    own, others = (
+        scores(
+            in_context_depth(
+                DenseFeatures(tokens, NONE, 0, known),
+                DenseFeatures(query[0], NONE, 0, query[1]),
+                PROFILE,
+                seed=0,
+            )
+        )
+        for known in (depth, depth[order])
+    )
+    assert own[2] > 0.98
+    assert others[0] > 0.9 * chance(query[1])
+
+
+def test_a_memory_too_small_is_refused() -> None:
+    train, query = planes("oracle"), planes("oracle", seed=1)
+    train.depth[:, :12] = 0.0
+    known = 24 * 18
+    in_context_depth(train, query, dataclasses.replace(PROFILE, k=known), seed=0)
+    with pytest.raises(
+        ValueError, match=f"expected a memory of at least k={known + 1} patches, got {known}: lower"
+    ):
+        in_context_depth(train, query, dataclasses.replace(PROFILE, k=known + 1), seed=0)
 
 
 def test_the_depth_of_a_patch_is_the_mean_of_what_is_known() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.doubles import tiny_encoder
 from tests.protocols.synthetic import PROFILE
-from tests.protocols.test_finetune import QUERY, Quadrants, score
+from tests.protocols.test_finetune import QUERY, Quadrants, Static, score
 
 from paka.decoders import LinearDecoder
 from paka.protocols import Outcome, Profile
@@ -50,6 +50,10 @@ def test_colours_are_learnt_without_training_the_encoder() -> None:
 
 def test_masks_of_other_images_teach_nothing() -> None:
     assert score(run(shuffled=True)) < 0.45
+
+
+def test_noise_stays_at_chance() -> None:
+    assert score(linear_windows(tiny_encoder(), Static(), Static(5, seed=1), of(BRIEF), seed=0)) < 0.3
 
 
 def test_settings_are_those_of_exactly_this_kind() -> None:

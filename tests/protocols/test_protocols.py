@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from paka.protocols.overclustering import overclustering
 
 PROTOCOLS = {
     "in_context": in_context,
+    "in_context_1_8": partial(in_context, fraction=1 / 8),
     "linear": linear,
     "overclustering": overclustering,
     "knn_segmentation": knn_segmentation,
@@ -25,7 +27,7 @@ PROTOCOLS = {
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_oracle_features_reach_the_ceiling(name: str) -> None:
-    train, query = features("oracle"), features("oracle", images=12, seed=1)
+    train, query = features("oracle", images=64), features("oracle", images=12, seed=1)
     # Where two regions meet, bilinear upsampling moves the border of soft maps by less than a pixel.
     assert score(PROTOCOLS[name](train, query, PROFILE, seed=0)) > 0.99
 
@@ -70,6 +72,18 @@ def test_a_void_query_has_no_score(name: str) -> None:
     train, query = features("oracle"), features("oracle", images=3, seed=1)
     void = dataclasses.replace(query, labels=torch.full_like(query.labels, 255))
     assert PROTOCOLS[name](train, void, PROFILE, seed=0).counts.sum() == 0
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_images_without_a_label_and_classes_that_nobody_shows_change_nothing(name: str) -> None:
+    sides = [features("oracle", images=64), features("oracle", images=12, seed=1)]
+    for side in sides:
+        side.labels[::2] = 255
+    more = [dataclasses.replace(side, num_classes=CLASSES + 2) for side in sides]
+    outcome = PROTOCOLS[name](*more, PROFILE, seed=0)
+    assert score(outcome) > 0.99
+    assert outcome.counts[::2].sum() == 0
+    assert outcome.counts.sum() == 6 * 24 * 24
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,13 @@ def test_images_at_their_names_score_1_and_shuffled_names_collapse(folders: dict
     assert zero_shot(None, replace(several, names=shuffled.names), profile, seed=0).score < chance + 0.2
 
 
+def test_images_anywhere_in_the_joint_space_are_at_chance(folders: dict[str, Path]) -> None:
+    space, labels = space_of(folders["clip"]), torch.arange(400) % 5
+    places = torch.randn(400, 24, generator=torch.Generator().manual_seed(0))
+    noise = at(places, space, tags=F.one_hot(labels, 5).bool())
+    assert zero_shot(None, noise, settings(folders["clip"]), seed=0).score == pytest.approx(0.2, abs=0.05)
+
+
 def test_classes_that_masks_show_are_named_too(folders: dict[str, Path]) -> None:
     space = space_of(folders["clip"])
     masks = (torch.arange(10) % 5).to(torch.uint8)[:, None, None].expand(10, 4, 4)
