@@ -100,6 +100,7 @@ def test_every_option_is_built_and_stepped(
     overrides = [
         *choosing(group, option, str(trees)),
         *SMALL,
+        *(["profile.grid=[16,16]"] if option == "overclustering_more" else []),  # 500 tokens at least
         f"output_dir={tmp_path}",
         "run_name=test",
         "method=test",

@@ -196,7 +196,7 @@ def test_steps_are_those_that_are_taken() -> None:
         "encode query",
         "encode warped",
         "it",
-        "memory",
         "it",
+        "memory",
         "memory",
     ]
