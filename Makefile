@@ -22,7 +22,7 @@ demo: .venv/.installed ## post-train the packaged encoder on procedural images (
 	$(BIN)/python -m paka.train experiment=demo seed=$(SEED)
 
 test: .venv/.installed ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 test-slow: .venv/.installed ## run the tests that take longer
 	$(BIN)/python -m pytest -m slow

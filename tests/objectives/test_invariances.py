@@ -123,7 +123,7 @@ def test_loss_and_gradient_are_finite_at_all_sizes(
     check_finite(estimator(kernel), pair_up(draw(2, *shape, seed=1), draw(2, *shape, seed=2)), needed=4)
 
 
-@pytest.mark.parametrize("estimator", ["unbiased", "deconfounded"])
+@pytest.mark.parametrize("estimator", ["unbiased", pytest.param("deconfounded", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kernel", "channels"), [(kernels.linear, 1), (kernels.laplacian, 64)])
 def test_two_thousand_points(estimator: str, kernel: Kernel, channels: int) -> None:
     student, teacher = (draw(2, 2000, channels, seed=seed) for seed in (1, 2))

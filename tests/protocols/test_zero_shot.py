@@ -198,6 +198,7 @@ evaluate.main()
 """
 
 
+@pytest.mark.slow
 def test_the_command_line_scores_an_encoder_before_and_after(tmp_path: Path) -> None:
     folder = write(tmp_path / "tiny-clip", "quickgelu")
     after = image_tower(folder, "quickgelu")
