@@ -164,7 +164,7 @@ def test_the_same_seed_gives_the_same_results(
     assert losses(tmp_path) == losses(finished[0])
 
 
-@pytest.mark.parametrize("features", [pytest.param("none", marks=pytest.mark.slow), "whiten"])
+@pytest.mark.parametrize("features", ["none", pytest.param("whiten", marks=pytest.mark.slow)])
 def test_evaluation_scores_an_export_as_the_run_did(
     finished: tuple[Path, str], photographs: Path, tmp_path: Path, features: str
 ) -> None:
