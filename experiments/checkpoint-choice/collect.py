@@ -80,7 +80,7 @@ def main() -> None:
                         "last_step_loses": f"{max(float(str(row[protocol])) for row in own) - float(str(own[-1][protocol])):.2f}",
                     }
                 )
-    axes[0, 0].set_ylabel("estimate, from its least to its most")
+    axes[0, 0].set_ylabel("estimate, rescaled")
     axes[1, 0].set_ylabel("mIoU (%)")
     for axis in axes[:, -1]:
         axis.legend(fontsize=8)
