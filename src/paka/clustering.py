@@ -33,7 +33,13 @@ def reduce(tokens: Tensor, dimensions: int, own: Tensor | None = None) -> Tensor
     axes: Tensor = torch.linalg.eigh(scatter).eigenvectors
     largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
     basis = (axes * largest.sign()).flip(1)[:, :dimensions].float()
-    return torch.cat([part @ basis for part in _standard(tokens, own, mean, deviation)])
+    count = len(tokens) if own is None else int(own.sum())
+    reduced = basis.new_empty(count, basis.shape[1])
+    start = 0
+    for part in _standard(tokens, own, mean, deviation):
+        torch.mm(part, basis, out=reduced[start : start + len(part)])
+        start += len(part)
+    return reduced
 
 
 def moments(tokens: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -149,10 +155,16 @@ def _lloyd(tokens: Tensor, centres: Tensor, iterations: int, *, spherical: bool)
 def _assign(tokens: Tensor, norms: Tensor, centres: Tensor, chunk: int = 16384) -> tuple[Tensor, Tensor]:
     """Return the nearest centre and the squared distance to it, (M,) each."""
     offset = centres.square().sum(dim=1)
-    nearest = [torch.addmm(offset, part, centres.T, alpha=-2.0).min(dim=1) for part in tokens.split(chunk)]
-    assigned = torch.cat([part.indices for part in nearest])
-    distance = torch.cat([part.values for part in nearest]) + norms
-    return assigned, distance.clamp_min(0.0)
+    assigned = torch.empty(len(tokens), dtype=torch.int64, device=tokens.device)
+    distance = torch.empty_like(norms)
+    # Written over part after part: between blocks that come and go, small results would break the heap into pieces.
+    products = tokens.new_empty(min(chunk, len(tokens)), len(centres))
+    for start in range(0, len(tokens), chunk):
+        rows = slice(start, start + chunk)
+        part = tokens[rows]
+        found = torch.addmm(offset, part, centres.T, alpha=-2.0, out=products[: len(part)])
+        torch.min(found, dim=1, out=(distance[rows], assigned[rows]))
+    return assigned, distance.add_(norms).clamp_min_(0.0)
 
 
 def _means(tokens: Tensor, assigned: Tensor, distance: Tensor, clusters: int) -> Tensor:
