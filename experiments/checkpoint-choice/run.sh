@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything in results.csv and agreement.csv: three runs of the demonstration and one that goes wrong, with an encoder kept
 # every 20 steps, each scored with labels and estimated without. In single precision and
-# by one thread, which every machine has: about an hour and a half on one core.
+# by one thread, which every machine has: about an hour on one core.
 set -euo pipefail
 export OMP_NUM_THREADS=1
 cd "$(dirname "$0")/../.."
