@@ -373,6 +373,19 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same_result(tmp_path: Path, p
     assert_same_scores(tmp_path / "resumed", tmp_path / "undisturbed")
 
 
+def test_control_c_ends_an_evaluation_with_a_sentence(tmp_path: Path, photographs: Path) -> None:
+    process = start(evaluation(photographs, tmp_path / "stopped", tmp_path / "cache"))
+    started = time.monotonic()
+    while not list((tmp_path / "cache").glob("*/facts.json")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < started + 120
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == "stopped before all was scored; the same command goes on from what is finished\n"
+
+
 @pytest.mark.slow
 def test_two_processes_that_share_an_evaluation_score_as_one(tmp_path: Path, photographs: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
