@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from paka import report
+from paka import terminal
 from paka.config import build
 from paka.contact_sheet import draw
 from paka.findings import SplitFindings, printable, summary
@@ -43,11 +43,11 @@ def check_up(cfg: DictConfig) -> None:
     Raises:
         ValueError: Something has to be put right.
     """
-    output_dir, console, started = Path(cfg.output_dir), report.terminal(), time.monotonic()
+    output_dir, console, started = Path(cfg.output_dir), terminal.standard_output(), time.monotonic()
     name = " and ".join(dict.fromkeys(cfg[group].name for group in _chosen(cfg)))
     OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     write_provenance(output_dir / "provenance.json")
-    report.banner(f"paka: check of {name}", _facts(cfg), console=console)
+    terminal.banner(f"paka: check of {name}", _facts(cfg), console=console)
     try:
         with _bar(console) as told:
             splits = [one for group in _inspected(cfg) for one in _inspect(cfg, group, told)]
@@ -76,7 +76,7 @@ def write_miniatures(cfg: DictConfig) -> None:
     Raises:
         ValueError: The folder is not empty, or a data set has no miniature.
     """
-    root, console = Path(cfg.miniature).expanduser(), report.terminal()
+    root, console = Path(cfg.miniature).expanduser(), terminal.standard_output()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"miniature: expected a new or empty folder, got {root}; choose another or empty it")
     groups = {cfg[group].name: group for group in _chosen(cfg)}
@@ -86,7 +86,7 @@ def write_miniatures(cfg: DictConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write(folder)
         count = sum(path.is_file() for path in folder.rglob("*"))
-        report.banner(
+        terminal.banner(
             f"paka: miniature of {name}",
             {"files": str(count), "folder": printable(str(folder))},
             console=console,
@@ -212,7 +212,7 @@ def _print_splits(splits: list[dict[str, Any]], console: Console) -> None:
         ]
         for split in splits
     ]
-    report.print_columns(header, rows, [True, True, True, *[False] * 6, True], console)
+    terminal.print_columns(header, rows, [True, True, True, *[False] * 6, True], console)
 
 
 def _by_classes(splits: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -244,7 +244,7 @@ def _print_classes(splits: list[dict[str, Any]], console: Console) -> None:
         ]
     )
     header = ["class", "", *(x for split in splits for x in (split["split"], "images"))]
-    report.print_columns(header, rows, [True, True, *[False] * 2 * len(splits)], console)
+    terminal.print_columns(header, rows, [True, True, *[False] * 2 * len(splits)], console)
     if len(first) > len(order):
         console.print(Text(f"and {len(first) - len(order)} more classes in findings.json", style="dim"))
 
@@ -266,21 +266,21 @@ def _print_depth(splits: list[dict[str, Any]], console: Console) -> None:
         ]
         for split in splits
     ]
-    report.print_columns(header, rows, [True, *[False] * 4], console)
+    terminal.print_columns(header, rows, [True, *[False] * 4], console)
 
 
 def _print_pairs(splits: list[dict[str, Any]], console: Console) -> None:
     _heading("Pairs of images with keypoints", console)
     names = ("pairs", "points", "categories")
     rows = [[split["split"], *(f"{split['pairs'][name]:,}" for name in names)] for split in splits]
-    report.print_columns(["split", *names], rows, [True, *[False] * 3], console)
+    terminal.print_columns(["split", *names], rows, [True, *[False] * 3], console)
 
 
 def _print_videos(splits: list[dict[str, Any]], console: Console) -> None:
     _heading("Videos: their lengths in frames, frames with a mask, objects", console)
     names = ("videos", "shortest", "longest", "masks", "objects")
     rows = [[split["split"], *(f"{split['videos'][name]:,}" for name in names)] for split in splits]
-    report.print_columns(["split", *names], rows, [True, *[False] * 5], console)
+    terminal.print_columns(["split", *names], rows, [True, *[False] * 5], console)
 
 
 def _print_problems(problems: list[dict[str, str]], console: Console) -> None:
@@ -335,7 +335,7 @@ def _close(
     if found["sound"]:
         console.print(Text(verdict, style="bold green"))
     console.print(Text("\nFiles", style="bold"))
-    report.print_facts(console, {file: str(path) for file, path in paths.items()})
+    terminal.print_facts(console, {file: str(path) for file, path in paths.items()})
     if not found["sound"]:
         count = len(found["problems"])
         what = "1 problem" if count == 1 else f"{count:,} problems"

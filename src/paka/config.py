@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from paka import schema
 from paka.command_line import RANKS, check
 from paka.rules import listed, validate
+from paka.run_folder import recorded
 from paka.sources.cache import default_cache
 
 __all__ = ["CONF_DIR", "build", "entry", "explain", "validate"]
@@ -84,7 +85,7 @@ def entry(config_name: str, run: Run) -> Callable[[], None]:
 
         def task(cfg: DictConfig) -> float | None:
             try:
-                return run(cfg)
+                return run(cfg) if _rank() > 0 else recorded(Path(cfg.output_dir), lambda: run(cfg))
             except USER_ERRORS as error:
                 sentence = None if _wants_traceback() else explain(error)
                 if sentence is None:

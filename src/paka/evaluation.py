@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from paka import assembly, report, weights
+from paka import assembly, terminal, weights
 from paka.assembly import Room
 from paka.benchmark import Benchmark
 from paka.choice import Estimates, estimate, tables
@@ -62,7 +62,7 @@ def _evaluate(cfg: DictConfig, room: Room) -> float | None:
     transform = TRANSFORMS[cfg.features]
     if transform is not None and not others:
         others = {cfg.features: encoder}
-    console = report.terminal()
+    console = terminal.standard_output()
     steps = Steps([*benchmark.steps(1 + len(others)), "draw"])
     if is_first():
         _announce(cfg, _facts(cfg, encoder, benchmark), console)
@@ -82,7 +82,7 @@ def _announce(cfg: DictConfig, facts: Mapping[str, str], console: Console) -> No
     output_dir = Path(cfg.output_dir)
     OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     write_provenance(output_dir / "provenance.json")
-    report.banner("paka: evaluation of frozen patch tokens", facts, console=console)
+    terminal.banner("paka: evaluation of frozen patch tokens", facts, console=console)
 
 
 def _conclude(
@@ -106,7 +106,7 @@ def _conclude(
     if estimates is not None:
         paths["choice.csv"] = write_estimates(output_dir / "choice.csv", estimates)
     alone = harm if len(harm) == 1 else {}
-    report.closing(
+    terminal.closing(
         scores, paths, command_line("features=whiten"), skipped=benchmark.skipped, harm=alone, choice=choice
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from paka import assembly, report, weights
+from paka import assembly, terminal, weights
 from paka.benchmark import Benchmark
 from paka.document import Figure
 from paka.encoder import Encoder
@@ -71,7 +71,7 @@ def write_evidence(
     )
     others = ("results.csv", "harm.csv", "metrics.csv", "skipped.csv", "choice.csv")
     paths = {path.name: path, **written, **{name: output_dir / name for name in others}}
-    report.closing(scores, {name: path for name, path in paths.items() if path.exists()}, next_command())
+    terminal.closing(scores, {name: path for name, path in paths.items() if path.exists()}, next_command())
 
 
 def weights_facts(cfg: DictConfig, encoder: Encoder) -> dict[str, str]:

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from paka import assembly, choice, report, weights
+from paka import assembly, choice, terminal, weights
 from paka.benchmark import Benchmark
 from paka.callbacks import DenseEvaluation, HealthAlarm, Interrupt, StepProgress
 from paka.datamodule import PostTrainingData
@@ -102,7 +102,7 @@ def _announce(cfg: DictConfig, facts: Mapping[str, str]) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     write_provenance(output_dir / "provenance.json")
-    report.banner("paka: post-training of frozen patch tokens", facts)
+    terminal.banner("paka: post-training of frozen patch tokens", facts)
 
 
 def _facts(
@@ -126,7 +126,7 @@ def _facts(
         "steps": f"{cfg.trainer.max_steps} of {cfg.backbone.batch_size} images, seed {cfg.seed}",
         "device": f"{cfg.trainer.accelerator}, {training_precision(cfg.trainer.precision, cfg.trainer.accelerator)}",
         "scored on": scored,
-        "forecast": f"{report.forecast(seconds * cfg.trainer.max_steps)} of training, then the evaluation",
+        "forecast": f"{terminal.forecast(seconds * cfg.trainer.max_steps)} of training, then the evaluation",
         "folder": cfg.output_dir,
     }
 

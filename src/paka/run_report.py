@@ -26,8 +26,8 @@ from paka.markdown_report import markdown
 from paka.per_class import ClassScore, class_table, write_class_scores
 from paka.pictures import Gallery
 from paka.protocols.harm import HarmReport
-from paka.report import CHOICE, WORDS, harm_table
 from paka.scores import INTERVAL, Score, format_rows, layout, left_aligned, spoken
+from paka.terminal import CHOICE, WORDS, harm_table
 
 SETTINGS = (
     "protocol",

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from paka.report import Score, banner, closing, forecast, format_rows, print_table, terminal
+from paka.scores import Score, format_rows
+from paka.terminal import banner, closing, forecast, print_table, standard_output
 
 SCORES = [
     Score(
@@ -61,7 +62,7 @@ def test_banner_goes_to_standard_output_as_plain_text(capsys):
 
 
 def test_output_to_a_pipe_is_wide(capsys):
-    assert terminal().width >= 100
+    assert standard_output().width >= 100
 
 
 def test_table_shares_the_numbers_of_the_file():

@@ -11,34 +11,7 @@ from rich.text import Text
 
 from paka.progress import duration
 from paka.protocols.harm import HarmReport
-from paka.scores import (
-    Score,
-    changes,
-    format_rows,
-    layout,
-    left_aligned,
-    merge_results,
-    read_results,
-    summarise,
-    write_results,
-)
-
-__all__ = [
-    "Score",
-    "banner",
-    "changes",
-    "closing",
-    "forecast",
-    "format_rows",
-    "merge_results",
-    "print_columns",
-    "print_facts",
-    "print_table",
-    "read_results",
-    "summarise",
-    "terminal",
-    "write_results",
-]
+from paka.scores import Score, layout, left_aligned
 
 CHOICE = ("Estimated without labels", "How well the estimates ranked them")
 """Titles of the tables of `paka.choice.tables`."""
@@ -54,7 +27,7 @@ STYLES = {"gain": "bold green", "loss": "bold red", "": ""}
 """How differences are printed, by what they are."""
 
 
-def terminal() -> Console:
+def standard_output() -> Console:
     """Return a console on standard output: plain text at least 100 wide where that is not a terminal."""
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
@@ -112,7 +85,7 @@ def banner(title: str, facts: Mapping[str, str], *, console: Console | None = No
     lines = 1 + sum(1 + value.count("\n") for value in facts.values())
     if lines > BANNER_LINES:
         raise ValueError(f"a banner has at most {BANNER_LINES} lines, not {lines}; leave facts to the report")
-    console = console or terminal()
+    console = console or standard_output()
     _print(console, Text(title, style="bold"))
     print_facts(console, facts)
 
@@ -138,7 +111,7 @@ def closing(
         choice: What estimates without labels say of several encoders, see `paka.choice.tables`.
         console: Where to print; standard output by default.
     """
-    console = console or terminal()
+    console = console or standard_output()
     if scores:
         _print(console, Text("\nResults", style="bold"))
         print_table(scores, console)
