@@ -74,6 +74,11 @@ def write_resamples(
     rows = dict(_resampled("before", "", before, resamples))
     for method, results in after.items():
         rows |= _resampled("after", method, results, resamples)
+    keep(path, rows)
+
+
+def keep(path: Path, rows: Mapping[Key, Resampled]) -> None:
+    """Write resampled scores as `read_resamples` reads them."""
     np.savez_compressed(
         path,
         names=np.array([[*key, row.digest] for key, row in rows.items()], dtype=np.str_),

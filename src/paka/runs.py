@@ -27,7 +27,7 @@ UNREADABLE = (OSError, ValueError, TypeError, LookupError, OmegaConfBaseExceptio
 """What reading files raises that are damaged, cut off or somebody else's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """What is known of a run.
 
@@ -91,7 +91,7 @@ def find(folders: Sequence[Path]) -> list[Path]:
         folders: Folders of runs, or folders that hold some.
 
     Raises:
-        FileNotFoundError: One of them does not exist.
+        FileNotFoundError: One of them does not exist, or there is no run in any.
     """
     found: dict[Path, Path] = {}
     seen: set[Path] = set()
@@ -103,7 +103,23 @@ def find(folders: Sequence[Path]) -> list[Path]:
         for path in _walked(folder, seen):
             if is_run(path):
                 found.setdefault(path.resolve(), path)
+    if not found:
+        raise FileNotFoundError(
+            f"expected runs of paka.train or paka.evaluate in {', '.join(map(str, folders))}, found none: name folders below outputs/ or multirun/"
+        )
     return list(found.values())
+
+
+def refuse_run(folder: Path) -> None:
+    """Refuse to write a report where a run has its own.
+
+    Raises:
+        ValueError: The folder is that of a run.
+    """
+    if is_run(folder):
+        raise ValueError(
+            f"expected a folder for the report, got {folder}, where a run has a report of its own: choose another with --output"
+        )
 
 
 def _walked(folder: Path, seen: set[Path]) -> Iterator[Path]:
@@ -123,7 +139,7 @@ def _walked(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 def by_number(name: str) -> tuple[Any, ...]:
     """Return what puts names in order as people do: `2_run` before `10_run`."""
-    head = name.split("_")[0]
+    head = name.split("_", maxsplit=1)[0]
     return (0, int(head), name) if head.isdecimal() else (1, 0, name)
 
 

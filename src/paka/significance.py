@@ -15,6 +15,8 @@ LEVEL = 0.05
 """Of tests, after correction; intervals hold 95 %."""
 SMALLEST = 1e-15
 """P value that any smaller one is given as."""
+ROUNDING = 1e-9
+"""Share of a value, or of 1, up to which its standard error is rounding."""
 
 
 class Estimate(NamedTuple):
@@ -121,18 +123,17 @@ def student(value: float, sources: Iterable[Source]) -> Estimate | None:
         The estimate; None where nothing is uncertain and it is not zero, or where no source is known.
     """
     known = [*sources]
-    uncertain = [source for source in known if source.variance > 0]
+    rounding = (ROUNDING * max(abs(value), 1.0)) ** 2
+    uncertain = [source for source in known if source.variance > rounding]
     if not uncertain:
-        return Estimate(0.0, 0.0, 0.0, 1.0) if known and value == 0 else None
+        return Estimate(0.0, 0.0, 0.0, 1.0) if known and value**2 <= rounding else None
     reach = _margin(LEVEL, uncertain)
     return Estimate(value, value - reach, value + reach, _p_value(value, uncertain))
 
 
 def _margin(level: float, sources: Iterable[Source]) -> float:
     """Return how far an interval reaches that leaves out at most a share `level` of cases."""
-    squares = (
-        source.variance * float(stdtrit(source.freedom, level / 2)) ** 2 for source in sources
-    )
+    squares = (source.variance * float(stdtrit(source.freedom, level / 2)) ** 2 for source in sources)
     return math.sqrt(sum(squares))
 
 
