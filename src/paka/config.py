@@ -87,7 +87,7 @@ def entry(config_name: str, run: Run) -> Callable[[], None]:
             try:
                 return run(cfg) if _rank() > 0 else recorded(Path(cfg.output_dir), lambda: run(cfg))
             except USER_ERRORS as error:
-                sentence = None if _wants_traceback() else explain(error)
+                sentence = None if wants_traceback() else explain(error)
                 if sentence is None:
                     raise
                 sys.stderr.write(f"error: {sentence}\n")
@@ -130,7 +130,8 @@ def _follower(arguments: list[str]) -> list[str]:
     return [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", *quiet]
 
 
-def _wants_traceback() -> bool:
+def wants_traceback() -> bool:
+    """Return whether the user asked to see where errors come from."""
     return any(os.environ.get(name, "0") not in ("", "0") for name in ("PAKA_TRACEBACK", "HYDRA_FULL_ERROR"))
 
 

@@ -26,6 +26,8 @@ from paka.pictures import Gallery, Side, draw
 from paka.progress import Steps, showing, step
 from paka.protocols.harm import HarmReport, harm_report, write_harm
 from paka.provenance import command_line, provenance, write_provenance
+from paka.resamples import FILE as RESAMPLES
+from paka.resamples import write_resamples
 from paka.result import Result, printed
 from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
@@ -214,7 +216,11 @@ def _write(
         for protocol, result in side.results.items()
     }
     np.savez_compressed(output_dir / "counts.npz", **counts)  # type: ignore[arg-type]  # numpy's stub takes them for its flag
-    return {name: output_dir / name for name in ("results.csv", "results.json", "counts.npz")}
+    (_, start), *others = sides.items()
+    methods = dict.fromkeys(score.method for score in scores)
+    after = {method: side.results for method, (_, side) in zip(methods, others, strict=False)}
+    write_resamples(output_dir / RESAMPLES, start.results, after, resamples=benchmark.profile.bootstrap)
+    return {name: output_dir / name for name in ("results.csv", "results.json", "counts.npz", RESAMPLES)}
 
 
 def _recomputable(result: Result) -> Tensor:

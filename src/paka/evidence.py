@@ -17,6 +17,8 @@ from paka.figures.curves import curves_figure
 from paka.pictures import Gallery, Side, draw
 from paka.protocols.harm import HarmReport, harm_report, write_harm
 from paka.provenance import command_line, provenance
+from paka.resamples import FILE as RESAMPLES
+from paka.resamples import write_resamples
 from paka.result import Result
 from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
@@ -50,6 +52,8 @@ def write_evidence(
         after = benchmark.run(trained)
         scores = benchmark.compare(before, after, method=cfg.method)
         write_results(output_dir / "results.csv", scores)
+        kept = output_dir / RESAMPLES
+        write_resamples(kept, before, {cfg.method: after}, resamples=benchmark.profile.bootstrap)
         sides = {"before": Side(encoder, before), cfg.method: Side(trained, after)}
         galleries = draw(output_dir / "figures", benchmark, sides, scores)
         harm = {cfg.method: harm_report(benchmark.tokens(encoder), benchmark.tokens(trained))}

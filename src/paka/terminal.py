@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from paka.progress import duration
-from paka.protocols.harm import HarmReport
 from paka.scores import Score, layout, left_aligned
+
+if TYPE_CHECKING:
+    from paka.protocols.harm import HarmReport  # brings torch, which reports of runs do without
 
 CHOICE = ("Estimated without labels", "How well the estimates ranked them")
 """Titles of the tables of `paka.choice.tables`."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -99,6 +100,13 @@ def save(figure: Figure, path: str | Path) -> None:
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib has no types here
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     Image.fromarray(pixels[..., :3]).save(path, dpi=(DPI, DPI))
+
+
+def save_both(figure: Figure, path: Path) -> None:
+    """Save a figure as PNG, and as SVG beside it: the same bytes for the same figure."""
+    save(figure, path)
+    with mpl.rc_context({"svg.hashsalt": "paka"}):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
 def rgb(colour: str) -> Pixels:

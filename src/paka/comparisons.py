@@ -1,0 +1,173 @@
+"""Which configurations of a sweep differ: every pair, or all against one, corrected for their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from paka.configurations import Values
+from paka.document import Mark
+from paka.resamples import Resampled
+from paka.significance import LEVEL, Estimate, Resamples, holm, paired, unpaired
+from paka.sweep import Measure, Point, Sample, Sweep
+
+IMAGES, SEEDS, BOTH = "images, one seed", "seeds", "seeds and images"
+"""What is resampled, or varies, in a test."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference of two configurations in one score.
+
+    Attributes:
+        measure: The score.
+        first: A configuration in words.
+        second: Another, or the start of training.
+        values: The first one's values.
+        against: The second one's; None for the start of training.
+        seeds: How many seeds each of the two has, as `3`, or `3 and 2` where they are different ones.
+        value: The difference, `first - second`.
+        estimate: The same with its interval; None where it cannot be told from chance.
+        basis: What makes the interval: `seeds and images`, `seeds` or `images, one seed`.
+        corrected: P value corrected for the number of comparisons; None without a test.
+    """
+
+    measure: Measure
+    first: str
+    second: str
+    values: Values
+    against: Values | None
+    seeds: str
+    value: float
+    estimate: Estimate | None
+    basis: str
+    corrected: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant after correction."""
+        return self.corrected is not None and self.corrected < LEVEL
+
+    @property
+    def mark(self) -> Mark:
+        """Whether the first is better or worse for certain."""
+        if not self.significant:
+            return ""
+        return "gain" if (self.value > 0) == self.measure.rises else "loss"
+
+
+def comparisons(sweep: Sweep, reference: Values | None = None) -> list[Comparison]:
+    """Return all comparisons in the first metric of each protocol: of configurations, and of each with its start.
+
+    Those in the same score count for the correction (Holm 1979).
+
+    Args:
+        sweep: The runs.
+        reference: A configuration that the others are compared with; None compares every pair, the better one first.
+    """
+    return [one for measure in sweep.main for one in _of_measure(sweep, measure, reference)]
+
+
+def _of_measure(sweep: Sweep, measure: Measure, reference: Values | None) -> list[Comparison]:
+    found = [*_with_start(sweep, measure), *_of_pairs(sweep, measure, reference)]
+    corrected = iter(holm([one.estimate.p for one in found if one.estimate is not None]))
+    return [one if one.estimate is None else replace(one, corrected=next(corrected)) for one in found]
+
+
+def _with_start(sweep: Sweep, measure: Measure) -> Iterator[Comparison]:
+    for values, samples in sweep.samples.items():
+        sample = samples.get(measure)
+        if sample and all(point.trained for point in sample.values()):
+            differences = [point.value - point.start for _, point in sorted(sample.items())]
+            pairs = [(point.after, point.before) for _, point in sorted(sample.items())]
+            estimate, basis = _paired(differences, pairs)
+            told = (
+                sweep.labels[values],
+                sweep.beginning,
+                values,
+                None,
+                str(len(sample)),
+                float(np.mean(differences)),
+            )
+            yield Comparison(measure, *told, estimate, basis)
+
+
+def _of_pairs(sweep: Sweep, measure: Measure, reference: Values | None) -> Iterator[Comparison]:
+    scored = [values for values, samples in sweep.samples.items() if samples.get(measure)]
+    if reference is None:
+        for first, second in combinations(scored, 2):
+            found = _of_pair(sweep, measure, first, second)
+            worse = found.value and (found.value < 0) == measure.rises
+            yield _of_pair(sweep, measure, second, first) if worse else found
+    elif reference in scored:
+        for values in scored:
+            if values != reference:
+                yield _of_pair(sweep, measure, values, reference)
+
+
+def _of_pair(sweep: Sweep, measure: Measure, first: Values, second: Values) -> Comparison:
+    samples = sweep.samples[first][measure], sweep.samples[second][measure]
+    estimate, basis, seeds, value = _difference(*samples)
+    told = sweep.labels[first], sweep.labels[second], first, second, seeds, value
+    return Comparison(measure, *told, estimate, basis)
+
+
+def _difference(first: Sample, second: Sample) -> tuple[Estimate | None, str, str, float]:
+    """Return the difference of two samples: over the seeds that both have, or of their means where that are too few."""
+    common = sorted({*first} & {*second})
+    if len(common) > 1 or (common and min(len(first), len(second)) == 1):
+        differences = [first[seed].value - second[seed].value for seed in common]
+        pairs = [(first[seed].resampled, second[seed].resampled) for seed in common]
+        return (*_paired(differences, pairs), str(len(common)), float(np.mean(differences)))
+    own, other = ([point.value for _, point in sorted(sample.items())] for sample in (first, second))
+    resamples = _pooled([*first.values()], [*second.values()])
+    estimate = unpaired(own, other, resamples)
+    seeds = f"{len(own)} and {len(other)}"
+    return estimate, _basis(estimate, resamples, 2), seeds, float(np.mean(own) - np.mean(other))
+
+
+def _paired(
+    differences: Sequence[float], pairs: Sequence[tuple[Resampled | None, Resampled | None]]
+) -> tuple[Estimate | None, str]:
+    """Return the mean of differences of runs with equal seeds, and what its interval is made of."""
+    resamples = _resamples(pairs)
+    estimate = paired(differences, resamples)
+    return estimate, _basis(estimate, resamples, len(differences))
+
+
+def _basis(estimate: Estimate | None, resamples: Resamples | None, seeds: int) -> str:
+    if estimate is None:
+        return ""
+    if resamples is None:
+        return SEEDS
+    return BOTH if seeds > 1 else IMAGES
+
+
+def _resamples(pairs: Sequence[tuple[Resampled | None, Resampled | None]]) -> Resamples | None:
+    """Return the mean difference on resampled images; None if a run kept none, or saw other images."""
+    differences = []
+    for first, second in pairs:
+        if first is None or second is None or first.digest != second.digest:
+            return None
+        differences.append((first.values - second.values, first.images))
+    if len({(values.shape, images) for values, images in differences}) != 1:
+        return None
+    return Resamples(np.mean([values for values, _ in differences], axis=0), differences[0][1])
+
+
+def _pooled(first: Sequence[Point], second: Sequence[Point]) -> Resamples | None:
+    """Return the difference of the means of all on resampled images; None if one kept none, or saw other images."""
+    sides = [[point.resampled for point in side] for side in (first, second)]
+    kept = [one for side in sides for one in side if one is not None]
+    if len(kept) < len(first) + len(second) or len({one.digest for one in kept}) > 1:
+        return None
+    own, other = (np.mean([one.values for one in side if one is not None], axis=0) for side in sides)
+    return Resamples(own - other, kept[0].images)
+
+
+def by_start(found: Sequence[Comparison]) -> Mapping[tuple[Values, Measure], Comparison]:
+    """Return the comparisons with the start of training, by configuration and score."""
+    return {(one.values, one.measure): one for one in found if one.against is None}

@@ -1,0 +1,341 @@
+"""What a report over runs says: its sections, tables and sentences, as a document."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paka.class_gains import ClassGains
+from paka.comparisons import BOTH, IMAGES, SEEDS, Comparison, by_start
+from paka.configurations import Column
+from paka.document import Block, Code, Document, Facts, Figure, Section, Table, Text, Verdict, Verdicts
+from paka.runs import Run
+from paka.scores import decimal
+from paka.selection import BIASED, Selection
+from paka.sweep import Mean, Sweep
+from paka.sweep_figures import short_names
+from paka.sweep_tables import Tested, comparison_table, interval, score_tables
+
+LISTED = 12
+"""Comparisons that are always shown; of more, only the significant ones."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """A sweep and all that is said of it.
+
+    Attributes:
+        tested: The runs and their comparisons.
+        selection: The best of them, if there is a choice.
+        scores: Figures of scores.
+        gains: Gains of classes, with a figure each.
+        learning: Figure of training, if there was any.
+    """
+
+    tested: Tested
+    selection: Selection | None
+    scores: Sequence[Figure]
+    gains: Sequence[tuple[ClassGains, Figure]]
+    learning: Figure | None
+
+    @property
+    def sweep(self) -> Sweep:
+        """The runs."""
+        return self.tested.sweep
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What there is to report of runs.
+
+    Attributes:
+        runs: All runs that were found.
+        boards: Those with scores, by how they are measured.
+        varied: What they differ in.
+    """
+
+    runs: Sequence[Run]
+    boards: Sequence[Board]
+    varied: Sequence[Column]
+
+    @property
+    def left_out(self) -> dict[str, tuple[str, str]]:
+        """State and reason of runs whose numbers are not in the report, by name."""
+        out = {run.name: (run.state, run.reason) for run in self.runs if not run.counts}
+        for board in self.boards:
+            for name, newer in board.sweep.repeated.items():
+                out[name] = ("finished", f"same configuration and seed as {newer}, which ended later")
+        return out
+
+
+def document(found: Overview, folders: Sequence[Path], *, name: str | None = None) -> Document:
+    """Return the report of runs as a document."""
+    several = len(found.boards) > 1
+    sections = []
+    for board in found.boards:
+        parts = _parts(board)
+        title = board_title(board.sweep, found.boards)
+        sections += [Section(title, sections=parts)] if several else parts
+    blocks: list[Block] = []
+    if several:
+        blocks.append(
+            Text("Scores that are not measured alike are in tables of their own, and in no mean together.")
+        )
+    elif found.boards:
+        blocks += _verdicts(found.boards[0])
+    return Document(
+        name or _title(found),
+        summary(found),
+        blocks,
+        [
+            *sections,
+            Section("Runs that are left out", _left_out(found)),
+            Section("Runs", _runs(found)),
+            Section("Made by", _made_by(folders)),
+        ],
+    )
+
+
+def _title(found: Overview) -> str:
+    names = [
+        column.name for board in found.boards for column in found.varied if column.name in board.sweep.names
+    ]
+    swept = ", ".join(dict.fromkeys(names))
+    return f"Runs by {swept}" if swept else "Report of runs"
+
+
+def board_title(sweep: Sweep, boards: Sequence[Board]) -> str:
+    """Return what tells runs that are measured alike from others."""
+    own = [*sweep.facts.values(), "training" if sweep.program == "train" else "evaluation"]
+    title = f"{sweep.facts.get('benchmark', '')} {sweep.facts.get('split', '')}, {sweep.facts.get('profile', '')}, {own[-1]}"
+    alike = [
+        board.sweep
+        for board in boards
+        if [*board.sweep.facts.values()] == [*sweep.facts.values()] and board.sweep.program == sweep.program
+    ]
+    return f"{title} {alike.index(sweep) + 1}" if len(alike) > 1 else title
+
+
+def summary(found: Overview) -> str:
+    """Return what the report is about, in a sentence or two: how many runs, and what is certain."""
+    counted = len({run.path for board in found.boards for run in board.sweep.runs}) - sum(
+        len(board.sweep.repeated) for board in found.boards
+    )
+    configurations = len({label for board in found.boards for label in board.sweep.labels.values()})
+    seeds = len({seed for board in found.boards for seed in board.sweep.seeds})
+    out = len(found.left_out)
+    if not counted:
+        return f"None of {_counted(len(found.runs), 'run')} has scores to report; the reasons are below."
+    sentence = f"{_counted(counted, 'run')} of {_counted(configurations, 'configuration')} with {_counted(seeds, 'seed')}"
+    tests = [one for board in found.boards for one in board.tested.comparisons if one.corrected is not None]
+    certain = sum(one.significant for one in tests)
+    tested = (
+        f" Of {_counted(len(tests), 'comparison')}, {certain or 'none'} {'is' if certain < 2 else 'are'} significant."
+        if tests
+        else ""
+    )
+    return f"{sentence}{f'; {out} more left out' if out else ''}.{tested}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _parts(board: Board) -> list[Section]:
+    gains = [block for found, figure in board.gains for block in (figure, _gains_table(board.sweep, found))]
+    return [
+        Section("Scores", [*score_tables(board.tested), *_scores_note(board), *board.scores]),
+        Section("Best", best(board)),
+        Section("Differences", differences(board.tested)),
+        Section("Classes", gains),
+        Section("Training", [board.learning] if board.learning else []),
+    ]
+
+
+def _verdicts(board: Board) -> list[Block]:
+    """Return what is to be remembered: of the best configuration, each protocol's score."""
+    sweep = board.sweep
+    values = board.selection.configuration if board.selection else next(iter(sweep.samples))
+    tests = by_start(board.tested.comparisons)
+    verdicts = []
+    for measure in sweep.main:
+        mean = sweep.mean(values, measure)
+        if mean is None:
+            continue
+        test = tests.get((values, measure))
+        number = decimal(mean.value, digits=measure.digits)
+        metric = f"{measure.metric} {measure.unit}".strip()
+        if mean.before is None or mean.delta is None:
+            ends = interval(mean.interval, measure.digits)
+            verdicts.append(Verdict(measure.name, f"{number} {ends}".strip(), f"{metric}", None))
+            continue
+        gain = decimal(mean.delta, signed=True, digits=measure.digits)
+        ends = interval(test.estimate if test else None, measure.digits, signed=True)
+        detail = f"{metric}: {decimal(mean.before, digits=measure.digits)} → {number}"
+        verdicts.append(Verdict(measure.name, f"{gain} {ends}".strip(), detail, test.mark if test else None))
+    of = sweep.labels[values] if sweep.names else "all runs"
+    told = (
+        f"Of the best configuration, {of}. What is better or worse is said after correction for all comparisons."
+        if board.selection
+        else ""
+    )
+    return [Verdicts(verdicts), *([Text(told)] if told else [])] if verdicts else []
+
+
+def _scores_note(board: Board) -> list[Block]:
+    sweep = board.sweep
+    notes = []
+    if any(mean.interval for mean in _means(sweep)):
+        notes.append("± is how far the 95 % t interval of the mean over seeds reaches, on these images.")
+    if any(len(mean.seeds) == 1 for mean in _means(sweep)):
+        notes.append("A single seed has no interval.")
+    if any(mean.delta is not None for mean in _means(sweep)):
+        notes.append(
+            f"gain is the mean difference to the {sweep.beginning} of the same seeds; ✓ better, ✗ worse: significant, see Differences."
+        )
+    return [Text(" ".join(notes))] if notes else []
+
+
+def _means(sweep: Sweep) -> list[Mean]:
+    return [
+        mean
+        for values, samples in sweep.samples.items()
+        for measure in samples
+        if (mean := sweep.mean(values, measure)) is not None
+    ]
+
+
+def best(board: Board) -> list[Block]:
+    """Return which configuration and which run are best, and by what they were chosen."""
+    chosen = board.selection
+    if chosen is None:
+        return []
+    facts = {
+        "configuration": f"{board.sweep.labels[chosen.configuration]}: mean {decimal(chosen.mean, digits=chosen.digits)}",
+        "run": f"{chosen.run}: {decimal(chosen.value, digits=chosen.digits)}",
+        "chosen by": chosen.by,
+    }
+    return [Facts(facts), *([Text(f"Mind that {BIASED}.")] if chosen.biased else [])]
+
+
+def differences(tested: Tested) -> list[Block]:
+    """Return which differences are significant, and how that was found; a table of all is folded away."""
+    found = tested.comparisons
+    if not found:
+        return []
+    tests = [one for one in found if one.corrected is not None]
+    certain = [one for one in tests if one.significant]
+    listed = sorted(found if len(found) <= LISTED else certain, key=_by_certainty)
+    blocks: list[Block] = [Text(_method(found, tests, certain))]
+    if listed:
+        blocks.append(
+            comparison_table(
+                tested.sweep,
+                listed,
+                title="Significant differences" if len(found) > LISTED else "Comparisons",
+            )
+        )
+    if len(found) > LISTED:
+        blocks.append(
+            comparison_table(
+                tested.sweep,
+                sorted(found, key=_by_certainty),
+                title=f"All {len(found)} comparisons",
+                file="comparisons.csv",
+            )
+        )
+    return blocks
+
+
+def _by_certainty(one: Comparison) -> tuple[float, float]:
+    return (2.0 if one.corrected is None else one.corrected, -abs(one.value))
+
+
+def _method(found: Sequence[Comparison], tests: Sequence[Comparison], certain: Sequence[Comparison]) -> str:
+    bases = {one.basis for one in tests}
+    told = [
+        f"{len(certain) or 'None'} of {_counted(len(tests), 'comparison')} {'is' if len(certain) < 2 else 'are'} significant at 5 % after Holm's correction for all that are made in the same score."
+    ]
+    if BOTH in bases:
+        told.append(
+            "Intervals hold what other seeds and other images would change: a t interval over paired seeds and a paired bootstrap over the images, their margins summed as squares."
+        )
+    if IMAGES in bases:
+        told.append(
+            "Intervals of one seed hold only what other images would change: they compare these runs, not these configurations."
+        )
+    if SEEDS in bases:
+        told.append(
+            "Where runs kept no resamples of the same images, intervals are t intervals over paired seeds, on these images."
+        )
+    if len(found) > len(tests):
+        told.append(
+            f"{_counted(len(found) - len(tests), 'comparison')} cannot be tested: nothing says how uncertain they are."
+        )
+    return " ".join(told)
+
+
+def _gains_table(sweep: Sweep, found: ClassGains) -> Table:
+    header = ["class", *short_names(sweep, found.configurations)]
+    rows = [
+        [name, *("" if gain != gain else decimal(gain, signed=True) for gain in row)]
+        for name, row in zip(found.classes, found.gains, strict=True)
+    ]
+    return Table(
+        header,
+        rows,
+        [True, *[False] * (len(header) - 1)],
+        "Points of IoU, mean over seeds.",
+        f"{found.measure.name}: gains of each class",
+        "class_gains.csv",
+    )
+
+
+def _left_out(found: Overview) -> list[Block]:
+    rows = [[name, state, reason] for name, (state, reason) in found.left_out.items()]
+    return (
+        [
+            Table(
+                ["run", "state", "reason"],
+                rows,
+                [True, True, True],
+                "Their numbers are in no table and no figure.",
+                "Runs",
+            )
+        ]
+        if rows
+        else []
+    )
+
+
+def _runs(found: Overview) -> list[Block]:
+    """Return the runs that count, with their configuration and seed, folded away."""
+    header = ["run", "seed", *(column.name for column in found.varied), "state"]
+    rows = [
+        [
+            run.name,
+            "" if run.seed is None else str(run.seed),
+            *(column.text(run) for column in found.varied),
+            run.state,
+        ]
+        for run in found.runs
+        if run.settings
+    ]
+    if not rows:
+        return []
+    keys = {column.name: column.key for column in found.varied if column.name != column.key}
+    table = Table(
+        header,
+        rows,
+        [True, False, *[True] * (len(header) - 2)],
+        "",
+        f"All {_counted(len(rows), 'run')}",
+        "runs.csv",
+    )
+    return [table, Facts({name: f"is {key}" for name, key in keys.items()})] if keys else [table]
+
+
+def _made_by(folders: Sequence[Path]) -> list[Block]:
+    return [Code(shlex.join(["python", "-m", "paka.report", *map(str, folders)]), "bash")]

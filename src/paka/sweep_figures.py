@@ -1,0 +1,252 @@
+"""The figures of a sweep's report: what is drawn of it, with captions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paka.class_gains import ClassGains, class_gains
+from paka.comparisons import Comparison, by_start
+from paka.configurations import NO_VALUE, Values, numbers, order, short_labels
+from paka.document import Figure
+from paka.figures.gains import gains_figure
+from paka.figures.learning import Learning, learning_figure
+from paka.figures.sweeps import ACROSS, Line, Panel, Sampled, curve_figure, dots_figure
+from paka.scores import decimal
+from paka.significance import Estimate
+from paka.sweep import Measure, Sweep
+from paka.sweep_tables import Tested
+
+FEWEST = 3
+"""Values of a number from which on scores are drawn against it."""
+MOST_LINES = 12
+"""Lines that a curve is drawn with at most."""
+MOST_ROWS = 40
+"""Configurations that dots are drawn of at most."""
+LOGGED = {"loss": "Loss", "cka": "CKA", "rankme": "RankMe"}
+"""What is drawn of `metrics.csv` beside validation scores, with titles."""
+
+
+def score_figures(folder: Path, tested: Tested, prefix: str) -> list[Figure]:
+    """Draw the scores of a sweep: against each number that was swept, or by configuration where there is none.
+
+    Args:
+        folder: Where the files go.
+        tested: The runs and their comparisons.
+        prefix: What the files' names begin with.
+    """
+    sweep = tested.sweep
+    if len(sweep.samples) < 2:
+        return []
+    curves = [curve(folder, tested, place, prefix) for place in swept_numbers(sweep)]
+    drawn = [figure for figure in curves if figure is not None]
+    return drawn or ([dots(folder, tested, prefix)] if len(sweep.samples) <= MOST_ROWS else [])
+
+
+def swept_numbers(sweep: Sweep) -> list[int]:
+    """Return the places of columns that hold at least three different numbers, and nothing but numbers."""
+    places = []
+    for place in range(len(sweep.names)):
+        found = numbers(values[place] for values in sweep.samples if values[place] != NO_VALUE)
+        if found is not None and len({*found}) >= FEWEST:
+            places.append(place)
+    return places
+
+
+def curve(folder: Path, tested: Tested, place: int, prefix: str) -> Figure | None:
+    """Draw scores against a number, with a line for each combination of what else differs."""
+    sweep = tested.sweep
+    names = [*sweep.names[:place], *sweep.names[place + 1 :]]
+    groups: dict[Values, list[Values]] = {}
+    for values in sorted(sweep.samples, key=order):
+        if values[place] != NO_VALUE:
+            groups.setdefault((*values[:place], *values[place + 1 :]), []).append(values)
+    if len(groups) > MOST_LINES:
+        return None
+    told = short_labels(names, groups)
+    lines = {told[rest] if len(groups) > 1 else "": members for rest, members in groups.items()}
+    panels = [
+        Panel(
+            view.title,
+            view.start,
+            [_line(view, place, members, name) for name, members in lines.items()],
+            named=view.scored,
+        )
+        for view in views(tested)
+    ]
+    ticks = sorted({float(values[place]) for members in groups.values() for values in members})
+    name = sweep.names[place]
+    path = folder / f"{prefix}{_file(name)}.png"
+    across = min(len(sweep.main), ACROSS) if len(sweep.main) > 1 else ACROSS
+    curve_figure(path, panels, name, ticks, start=sweep.beginning, across=across)
+    return Figure(
+        path, f"Scores against {name}. {reading(tested)}", f"Scores against {name}: {_extremes(sweep)}"
+    )
+
+
+def _line(view: View, place: int, members: Sequence[Values], name: str) -> Line:
+    found = [(float(values[place]), view.samples.get(values)) for values in members]
+    kept = sorted(((x, score) for x, score in found if score is not None), key=lambda pair: pair[0])
+    return Line(name, [x for x, _ in kept], [score for _, score in kept])
+
+
+def dots(folder: Path, tested: Tested, prefix: str) -> Figure:
+    """Draw the scores of configurations as dots."""
+    sweep = tested.sweep
+    panels = [
+        Panel(view.title, view.start, rows=[view.samples.get(values) for values in sweep.samples])
+        for view in views(tested)
+    ]
+    path = folder / f"{prefix}configurations.png"
+    across = min(len(sweep.main), ACROSS) if len(sweep.main) > 1 else ACROSS
+    dots_figure(path, [*sweep.short.values()], panels, start=sweep.beginning, across=across)
+    return Figure(
+        path, f"Scores by configuration. {reading(tested)}", f"Scores by configuration: {_extremes(sweep)}"
+    )
+
+
+@dataclass(frozen=True)
+class View:
+    """A score, or what it gained, of all configurations.
+
+    Attributes:
+        title: What is shown.
+        start: Where the encoder was that went in; None where there is none, or there are several.
+        samples: Mean, interval and single seeds by configuration.
+        scored: Whether it is the score, rather than the gain.
+    """
+
+    title: str
+    start: float | None
+    samples: Mapping[Values, Sampled]
+    scored: bool = True
+
+
+def views(tested: Tested) -> list[View]:
+    """Return what figures show: the first metric of each protocol, then what it gained where something was done."""
+    sweep, tests = tested.sweep, by_start(tested.comparisons)
+    scores = [View(_title(measure), sweep.start(measure), _sampled(sweep, measure)) for measure in sweep.main]
+    gains = []
+    for measure in sweep.main:
+        found = {
+            values: _gain(sweep, values, tests[values, measure])
+            for values in sweep.samples
+            if (values, measure) in tests
+        }
+        if found:
+            gains.append(View(f"{measure.name}, gain", 0.0, found, scored=False))
+    return [*scores, *gains]
+
+
+def _sampled(sweep: Sweep, measure: Measure) -> dict[Values, Sampled]:
+    found = {}
+    for values, samples in sweep.samples.items():
+        mean = sweep.mean(values, measure)
+        if mean is not None:
+            points = [point.value for _, point in sorted(samples[measure].items())]
+            found[values] = Sampled(mean.value, *_ends(mean.interval), points)
+    return found
+
+
+def _gain(sweep: Sweep, values: Values, test: Comparison) -> Sampled:
+    points = [point.value - point.start for _, point in sorted(sweep.samples[values][test.measure].items())]
+    return Sampled(test.value, *_ends(test.estimate), points)
+
+
+def _ends(estimate: Estimate | None) -> tuple[float, float]:
+    return (math.nan, math.nan) if estimate is None else (estimate.low, estimate.high)
+
+
+def reading(tested: Tested) -> str:
+    """Return how figures of scores are to be read."""
+    sweep = tested.sweep
+    told = ["Whiskers are 95 % intervals: of scores over seeds, on these images"]
+    if by_start(tested.comparisons):
+        told[0] += (
+            f"; of gains as in Differences. The gain is the difference to the {sweep.beginning}, seed by seed"
+        )
+    told.append(f"Small dots are single seeds, the dashed line is the {sweep.beginning}")
+    return ". ".join(told) + "."
+
+
+def _title(measure: Measure) -> str:
+    unit = f" ({measure.unit})" if measure.unit else ""
+    return f"{measure.name}, {measure.metric}{unit}"
+
+
+def _extremes(sweep: Sweep) -> str:
+    """Return the lowest and the highest mean of each score in words."""
+    return "; ".join(_extreme(sweep, measure) for measure in sweep.main)
+
+
+def _extreme(sweep: Sweep, measure: Measure) -> str:
+    means = {
+        sweep.labels[values]: found.value
+        for values in sweep.samples
+        if (found := sweep.mean(values, measure)) is not None
+    }
+    low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    ends = [f"{decimal(means[name], digits=measure.digits)} with {name}" for name in (low, high)]
+    return f"{measure.name} from {ends[0]} to {ends[1]}"
+
+
+def gain_figures(folder: Path, sweep: Sweep, prefix: str) -> Iterator[tuple[ClassGains, Figure]]:
+    """Draw the gains of classes: a heat map for each protocol that has some; yield each with its numbers."""
+    for found in class_gains(sweep):
+        shown = found.shown
+        path = folder / f"{prefix}classes_{_file(found.measure.protocol)}.png"
+        columns = short_names(sweep, found.configurations)
+        key = ", ".join(sweep.names) if all("=" not in name for name in columns) else ""
+        gains_figure(path, shown.classes, columns, shown.gains, key=key)
+        part = (
+            ""
+            if len(shown.classes) == len(found.classes)
+            else f" The {len(shown.classes)} of {len(found.classes)} that gain and lose most."
+        )
+        caption = f"Gain of each class in {found.measure.name}, points of IoU, mean over seeds.{part}"
+        ends = f"most for {shown.classes[0]}, least for {shown.classes[-1]}"
+        yield found, Figure(path, caption, f"Gains by class in {found.measure.name}: {ends}")
+
+
+def short_names(sweep: Sweep, configurations: Sequence[Values]) -> list[str]:
+    """Return names of configurations for narrow columns: of a single key, its values."""
+    if len(sweep.names) == 1:
+        return [values[0] for values in configurations]
+    return [sweep.short[values] for values in configurations]
+
+
+def learning(folder: Path, sweep: Sweep, prefix: str) -> Figure | None:
+    """Draw how training went: loss, CKA and validation scores, a colour for each configuration."""
+    runs = {
+        values: [
+            *{point.run.path: point.run for sample in samples.values() for point in sample.values()}.values()
+        ]
+        for values, samples in sweep.samples.items()
+    }
+    curves = {values: [run.curves for run in members] for values, members in runs.items()}
+    logged = {name for members in curves.values() for one in members for name in one}
+    names = [name for name in LOGGED if name in logged]
+    names += sorted(name for name in logged if name.startswith("val/"))
+    if not names or len(curves) > MOST_ROWS:
+        return None
+    panels = [
+        Learning(
+            LOGGED.get(name, f"{name.removeprefix('val/').replace('_', '-')}, validation"),
+            name.startswith("val/"),
+            [[one[name] for one in members if name in one] for members in curves.values()],
+        )
+        for name in names
+    ]
+    path = folder / f"{prefix}learning.png"
+    ordered = len(sweep.names) == 1 and bool(swept_numbers(sweep))
+    learning_figure(path, [*sweep.short.values()], panels, ordered=ordered)
+    caption = "Learning curves: thin lines are seeds, thick ones their mean. Values logged at each step are smoothed."
+    return Figure(
+        path, caption, f"Curves over the optimizer steps of {', '.join(panel.title for panel in panels)}"
+    )
+
+
+def _file(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
