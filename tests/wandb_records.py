@@ -24,6 +24,7 @@ class OfflineRun:
     summary: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, str] = field(default_factory=dict)
     artifacts: list[Any] = field(default_factory=list)
+    system: set[str] = field(default_factory=set)
     exit_code: int | None = None
 
     def media(self, name: str) -> Path:
@@ -57,6 +58,8 @@ def read(file: Path) -> OfflineRun:
             run.steps[record.metric.name or record.metric.glob_name] = record.metric.step_metric
         elif kind == "artifact":
             run.artifacts.append(record.artifact)
+        elif kind == "stats":
+            run.system |= {f"system/{item.key}" for item in record.stats.item}
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run
