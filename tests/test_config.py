@@ -12,7 +12,7 @@ from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, OmegaConf
 from tests.configurations import GROUPS, OPTIONS, choosing, composed
 
-from paka.config import CONF_DIR, build, explain, validate, wandb_offline
+from paka.config import CONF_DIR, build, explain, validate
 from paka.rules import RULED, RULES, listed
 
 
@@ -115,7 +115,7 @@ def test_every_target_exists():
 
 
 def test_every_rule_is_about_an_existing_key():
-    varied = [f"{group}={option}" for group, option in OPTIONS if group in ("kernel", "objective", "tuning")]
+    varied = [f"{group}={option}" for group, option in OPTIONS if group in ("kernel", "logger", "objective", "tuning")]
     cfgs = [composed(), *(composed(name=name) for name in ("evaluate", "doctor")), *map(composed, varied)]
     for key in RULED:
         assert any(OmegaConf.select(cfg, key, default="absent") != "absent" for cfg in cfgs), key
@@ -352,17 +352,3 @@ def test_explain_reads_errors_of_loader_processes():
     )
     assert explain(ValueError(text)) == "image a.jpg: cannot be read"
     assert explain(ValueError(text.replace(f"{package}/", "/elsewhere/"))) is None
-
-
-def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example")
-    assert wandb_offline()
-    netrc = tmp_path / ".netrc"
-    netrc.write_text("machine wandb.example login user password secret\n")
-    netrc.chmod(0o600)
-    assert not wandb_offline()
-    netrc.unlink()
-    monkeypatch.setenv("WANDB_API_KEY", "secret")
-    assert not wandb_offline()

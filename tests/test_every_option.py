@@ -104,6 +104,7 @@ def test_every_option_is_built_and_stepped(
         f"output_dir={tmp_path}",
         "run_name=test",
         "method=test",
+        "tags=[test]",
     ]
     cfg = composed(*overrides)
     arch = ARCH if cfg.backbone.name != "tiny" else f"{{patch_size: 8, {ARCH[1:]}"
@@ -122,7 +123,7 @@ def test_every_option_is_built_and_stepped(
     module = assembly.build_module(cfg, encoder, source)
     trainer = assembly.build_trainer(cfg, tmp_path, [])
     start = {name: value.clone() for name, value in module.state_dict().items() if torch.is_tensor(value)}
-    with warnings.catch_warnings(), assembly.finishing(trainer):
+    with warnings.catch_warnings(), assembly.logging(cfg, trainer.loggers):
         for expected in (".*does not have many workers", "Experiment logs directory .* exists"):
             warnings.filterwarnings("ignore", expected)
         trainer.fit(module, assembly.build_data(cfg, encoder, source))

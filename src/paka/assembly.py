@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -23,11 +24,13 @@ from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder, timm_options
 from paka.feature_store import FeatureCache
 from paka.head import Branch
+from paka.loggers import logged
 from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.outcome_store import OutcomeStore
 from paka.precision import training_precision
 from paka.protocols import Entry, Profile
+from paka.provenance import provenance
 from paka.sources import Source
 from paka.sources.subset import is_labelled, labelled_splits, open_images, subset, verify_labels
 from paka.tuning import Tuning
@@ -305,11 +308,7 @@ def loading_lines(cfg: DictConfig, path: Path) -> str:
 
 
 def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callback]) -> L.Trainer:
-    """Return the trainer: one long epoch of `max_steps` optimizer steps, CSV always on."""
-    loggers: list[Logger] = [CSVLogger(output_dir, name="", version="")]
-    if cfg.logger.wandb is not None:
-        loggers.append(build(cfg.logger.wandb, save_dir=str(output_dir)))
-        loggers[-1].log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    """Return the trainer: one long epoch of `max_steps` optimizer steps."""
     checkpoint = ModelCheckpoint(
         dirpath=output_dir / "checkpoints",
         filename="last",
@@ -326,7 +325,7 @@ def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callbac
         gradient_clip_val=cfg.trainer.gradient_clip,
         log_every_n_steps=min(cfg.trainer.log_every, cfg.trainer.max_steps),
         deterministic=cfg.trainer.deterministic,
-        logger=loggers,
+        logger=build_loggers(cfg),
         callbacks=[*callbacks, checkpoint],
         use_distributed_sampler=False,
         enable_progress_bar=False,
@@ -334,14 +333,12 @@ def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callbac
     )
 
 
-@contextmanager
-def finishing(trainer: L.Trainer) -> Iterator[None]:
-    """Close the run at Weights & Biases, if it is logged there, as failed when the block raises."""
-    exit_code = 1
-    try:
-        yield
-        exit_code = 0
-    finally:
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish(exit_code=exit_code)
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """Return the loggers, none of which has begun a run."""
+    return [build(node) for node in cfg.logger.values()]
+
+
+def logging(cfg: DictConfig, loggers: Sequence[Logger]) -> AbstractContextManager[None]:
+    """Return a block within which a run is logged, with its whole configuration and where it came from."""
+    plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    return logged(loggers, {**plain, "provenance": provenance()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 import sys
 import tempfile
@@ -13,7 +12,9 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,21 +36,30 @@ USER_ERRORS = (ValueError, FileNotFoundError, LookupError, MemoryError)
 Run = Callable[[DictConfig], float | None]
 
 
-def wandb_offline() -> bool:
-    """Return whether there is no key for Weights & Biases, neither in the environment nor in `~/.netrc`."""
-    if os.environ.get("WANDB_API_KEY"):
-        return False
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].partition("/")[0]
-    try:
-        return netrc.netrc().authenticators(host) is None
-    except (OSError, netrc.NetrcParseError):
-        return True
+def sweep() -> str | None:
+    """Return the name of the folder of the sweep that this run is a job of, or None."""
+    return Path(HydraConfig.get().sweep.dir).name if _in_sweep() else None
+
+
+def numbered(name: str) -> str:
+    """Return a run's name, in a sweep with the number of the job before it."""
+    return f"{HydraConfig.get().job.num}_{name}" if _in_sweep() else name
+
+
+def job() -> str | None:
+    """Return the name of the program, such as `train`; None where Hydra has not started one."""
+    return HydraConfig.get().job.name if HydraConfig.initialized() else None
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 schema.register()
 OmegaConf.register_new_resolver("paka.pid", os.getpid, replace=True)
 OmegaConf.register_new_resolver("paka.cache", lambda name: str(default_cache() / name), replace=True)
-OmegaConf.register_new_resolver("paka.wandb_offline", wandb_offline, replace=True)
+for resolver in (sweep, numbered, job):
+    OmegaConf.register_new_resolver(f"paka.{resolver.__name__}", resolver, replace=True)
 
 
 def build(node: DictConfig | Mapping[str, Any], **arguments: Any) -> Any:

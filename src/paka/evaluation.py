@@ -22,6 +22,7 @@ from paka.choice import write as write_estimates
 from paka.collectives import group_of_processes, is_first
 from paka.encoder import Encoder
 from paka.features import TRANSFORMS
+from paka.loggers import publish
 from paka.pictures import Gallery, Side, draw
 from paka.progress import Steps, showing, step
 from paka.protocols.harm import HarmReport, harm_report, write_harm
@@ -64,7 +65,22 @@ def _evaluate(cfg: DictConfig, room: Room) -> float | None:
     transform = TRANSFORMS[cfg.features]
     if transform is not None and not others:
         others = {cfg.features: encoder}
+    loggers = assembly.build_loggers(cfg) if is_first() else []
+    with assembly.logging(cfg, loggers):
+        scores, report = _scored_and_reported(cfg, encoder, others, benchmark)
+        if report is not None:
+            publish(loggers, Path(cfg.output_dir), report)
+    first = scores[0]
+    return first.before if first.after is None else first.after
+
+
+def _scored_and_reported(
+    cfg: DictConfig, encoder: Encoder, others: Mapping[str, Encoder], benchmark: Benchmark
+) -> tuple[list[Score], RunReport | None]:
+    """Return the rows of results, and on the first process the report."""
+    transform = TRANSFORMS[cfg.features]
     console = terminal.standard_output()
+    report = None
     steps = Steps([*benchmark.steps(1 + len(others)), "draw"])
     if is_first():
         _announce(cfg, _facts(cfg, encoder, benchmark), console)
@@ -74,9 +90,8 @@ def _evaluate(cfg: DictConfig, room: Room) -> float | None:
             sides[name] = Side(other, benchmark.run(other, transform, name=name), transform)
         scores = _scores(cfg, benchmark, sides)
         if is_first():
-            _conclude(cfg, benchmark.alone(), sides, scores)
-    first = scores[0]
-    return first.before if first.after is None else first.after
+            report = _conclude(cfg, benchmark.alone(), sides, scores)
+    return scores, report
 
 
 def _announce(cfg: DictConfig, facts: Mapping[str, str], console: Console) -> None:
@@ -89,8 +104,8 @@ def _announce(cfg: DictConfig, facts: Mapping[str, str], console: Console) -> No
 
 def _conclude(
     cfg: DictConfig, benchmark: Benchmark, sides: Mapping[str, Side], scores: Sequence[Score]
-) -> None:
-    """Write everything that the run leaves, and print its table."""
+) -> RunReport:
+    """Write everything that the run leaves, print its table, and return the report."""
     output_dir = Path(cfg.output_dir)
     files = _write(output_dir, benchmark, scores, sides)  # first: nothing that follows can lose it
     drawn = _drawn(sides)
@@ -111,6 +126,7 @@ def _conclude(
     terminal.closing(
         scores, paths, command_line("features=whiten"), skipped=benchmark.skipped, harm=alone, choice=choice
     )
+    return reported
 
 
 def _drawn(sides: Mapping[str, Side]) -> dict[str, Side]:

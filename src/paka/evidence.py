@@ -31,7 +31,7 @@ def write_evidence(
     trained: Encoder,
     benchmark: Benchmark | None,
     before: Mapping[str, Result],
-) -> None:
+) -> RunReport:
     """Score the trained encoder, write results, figures and report, and print the closing table.
 
     Args:
@@ -41,6 +41,9 @@ def write_evidence(
         trained: The encoder after.
         benchmark: Where both are scored; None for unlabelled images.
         before: What the protocols made of `encoder`.
+
+    Returns:
+        What there is to report.
     """
     output_dir = Path(cfg.output_dir)
     path = output_dir / "encoder.safetensors"
@@ -58,24 +61,23 @@ def write_evidence(
         galleries = draw(output_dir / "figures", benchmark, sides, scores)
         harm = {cfg.method: harm_report(benchmark.tokens(encoder), benchmark.tokens(trained))}
         write_harm(output_dir / "harm.csv", harm)
-    written = write_report(
-        output_dir,
-        RunReport(
-            title=cfg.run_name,
-            facts={name: fact for name, fact in facts.items() if name not in ("forecast", "folder")},
-            scores=scores,
-            command=command_line(),
-            provenance=provenance(),
-            galleries=galleries,
-            training=[draw_curves(output_dir)],
-            harm=harm,
-            skipped={} if benchmark is None else benchmark.skipped,
-            loading=assembly.loading_lines(cfg, path),
-        ),
+    report = RunReport(
+        title=cfg.run_name,
+        facts={name: fact for name, fact in facts.items() if name not in ("forecast", "folder")},
+        scores=scores,
+        command=command_line(),
+        provenance=provenance(),
+        galleries=galleries,
+        training=[draw_curves(output_dir)],
+        harm=harm,
+        skipped={} if benchmark is None else benchmark.skipped,
+        loading=assembly.loading_lines(cfg, path),
     )
+    written = write_report(output_dir, report)
     others = ("results.csv", "harm.csv", "metrics.csv", "skipped.csv", "choice.csv")
     paths = {path.name: path, **written, **{name: output_dir / name for name in others}}
     terminal.closing(scores, {name: path for name, path in paths.items() if path.exists()}, next_command())
+    return report
 
 
 def weights_facts(cfg: DictConfig, encoder: Encoder) -> dict[str, str]:

@@ -23,6 +23,7 @@ from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
 from paka.evidence import weights_facts, write_evidence
 from paka.frames import Frame
+from paka.loggers import publish
 from paka.module import PostTraining
 from paka.precision import training_precision
 from paka.provenance import command_line, write_provenance
@@ -60,7 +61,7 @@ def post_train(cfg: DictConfig) -> float | None:
     kept = _snapshots(cfg, encoder)
     callbacks = [interrupt, HealthAlarm(), *evaluation, *kept, StepProgress(cfg.backbone.batch_size)]
     trainer = assembly.build_trainer(cfg, output_dir, callbacks)
-    with assembly.finishing(trainer):
+    with assembly.logging(cfg, trainer.loggers):
         facts = _facts(cfg, module, source, benchmark, _seconds_per_step(module, data, trainer))
         _announce(cfg, facts)
         before = _run(benchmark, encoder, first=trainer.is_global_zero)
@@ -71,7 +72,8 @@ def post_train(cfg: DictConfig) -> float | None:
             trained = _exported(cfg, module, encoder, source, facts)
             if count := len(data.skipped.indices):
                 facts["skipped"] = f"{count} images that cannot be read, listed in skipped.csv"
-            write_evidence(cfg, facts, encoder, trained, benchmark, before)
+            report = write_evidence(cfg, facts, encoder, trained, benchmark, before)
+            publish(trainer.loggers, output_dir, report)
     return next((score for callback in evaluation for score in callback.scores.values()), None)
 
 

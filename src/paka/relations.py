@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
@@ -223,7 +224,27 @@ def _snapshots_to_choose_from(cfg: DictConfig) -> str | None:
     return f"snapshots: expected a number of optimizer steps with choose={cfg.choose}, got null"
 
 
+PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboard", "mlflow": "mlflow"}
+"""Package that each logger imports."""
+
+
+def _loggers_are_installed(cfg: DictConfig) -> str | None:
+    missing = [name for name in cfg.logger if not _is_installed(PACKAGES.get(str(name)))]
+    if not missing:
+        return None
+    extra = missing[0] if missing[0] != "wandb" else ""
+    how = f"this package with its extra {extra}, as by pip install -e '.[{extra}]'" if extra else "it, as by pip install wandb"
+    return f"logger: expected the package {PACKAGES[missing[0]]} for logger={missing[0]}, found none: install {how}"
+
+
+def _is_installed(package: str | None) -> bool:
+    """Return whether there is a package, a mere folder of its name aside."""
+    found = None if package is None else find_spec(package)
+    return package is None or (found is not None and found.origin is not None)
+
+
 RELATIONS = (
+    Relation(("logger",), _loggers_are_installed),
     Relation(("snapshots", "choose"), _snapshots_to_choose_from),
     Relation(("data.parts", "data.weights"), _parts_have_weights),
     Relation(("backbone.pos_embed", "backbone.resampling.author"), _authors_are_on_record),

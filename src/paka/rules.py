@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -102,6 +102,12 @@ _DEVICE = Rule(
 )
 _BETAS = Rule("two numbers from 0 to below 1", lambda value: _pair(value, _BELOW_ONE.holds))
 
+_PROJECT = Rule(
+    "a name without any of / \\ # ? % :",
+    lambda value: isinstance(value, str) and re.fullmatch(r"[^/\\#?%:]{1,128}", value) is not None,
+)
+_KEPT = Rule("a logger, because reports read metrics.csv", lambda value: isinstance(value, Mapping))
+
 RULES: dict[Rule, tuple[str, ...]] = {
     _at_least(0): (
         "seed",
@@ -113,6 +119,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "data.source.seed",
         "data.subset_seed",
         "benchmark.subset_seed",
+        "logger.wandb.images",
         "objective.loss.seed",
         "objective.loss.queue",
         "kernel.seed",
@@ -198,6 +205,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "objective.loss.teacher_temperature",
         "profile.linear_lr",
         "cache_limit",
+        "logger.wandb.patience",
     ),
     _within(0, 1): (
         "teacher.momentum.start",
@@ -231,7 +239,11 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "tuning.biases_only",
         "profile.memory_augment",
         "profile.matching",
+        "logger.wandb.artifact",
     ),
+    _PROJECT: ("logger.wandb.project",),
+    _KEPT: ("logger.csv",),
+    _or(None, _one_of("online", "offline")): ("logger.wandb.mode",),
     _BINS: ("objective.loss.scale_bins",),
     _or(None, _at_least(2)): ("objective.loss.max_points",),
     _NAMES: ("tuning.adapter.targets",),

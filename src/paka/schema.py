@@ -223,13 +223,6 @@ class Trainer:
 
 
 @dataclass
-class Logger:
-    """Loggers beside the CSV."""
-
-    wandb: Any = MISSING
-
-
-@dataclass
 class Train:
     """The keys of `conf/train.yaml`."""
 
@@ -241,6 +234,7 @@ class Train:
     choose: str = MISSING
     method: str = MISSING
     run_name: str = MISSING
+    tags: list[str] = MISSING
     output_dir: str = MISSING
     backbone: Backbone = MISSING
     data: Any = MISSING
@@ -256,7 +250,7 @@ class Train:
     eval: Eval = MISSING
     profile: Profile = MISSING
     trainer: Trainer = MISSING
-    logger: Logger = MISSING
+    logger: dict[str, Any] = MISSING
 
 
 @dataclass
@@ -275,11 +269,13 @@ class Evaluate:
     method: str | None = MISSING
     features: str = MISSING
     run_name: str = MISSING
+    tags: list[str] = MISSING
     output_dir: str = MISSING
     backbone: Backbone = MISSING
     benchmark: Any = MISSING
     eval: Eval = MISSING
     profile: Profile = MISSING
+    logger: dict[str, Any] = MISSING
 
 
 @dataclass

@@ -1,0 +1,189 @@
+"""A run at Weights & Biases: online where a server takes it, else in the run's folder; its tables, pictures, end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from paka import wandb_server
+from paka.document import Figure
+from paka.evidence_tables import Cells, pictures, scalars, tables
+from paka.provenance import git_revision
+from paka.run_report import RunReport
+
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb reports how it is used to its makers
+
+ATTACHED = ("encoder.safetensors", "report.md", "model_card.md")
+"""Files of a run's folder that make up the artifact, those of them that are there."""
+RECORD = "wandb.json"
+"""File of a run's folder that says which run at Weights & Biases it is."""
+LONGEST_TAG = 64
+"""Characters that the server takes."""
+
+
+class WandbRun(WandbLogger):
+    """Lightning's logger for Weights & Biases, which decides at `start` where the run goes, and is ended by `finish`.
+
+    `wandb` itself is imported by `start`.
+
+    Args:
+        save_dir: The run's folder.
+        tags: Words to find it by.
+        resumed: Checkpoint that the run goes on from; its run at Weights & Biases is gone on with as well.
+        mode: `online` or `offline`; None for online if there is a key and a server that takes it.
+        artifact: Whether weights and their report are uploaded.
+        images: Figures that are uploaded, at most.
+        patience: Seconds within which the server has to answer at the start.
+        settings: Arguments of `wandb.Settings`.
+        run: What else `wandb.init` takes, such as `project`, `entity`, `name`, `group` and `job_type`.
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        *,
+        tags: Sequence[str] = (),
+        resumed: str | None = None,
+        mode: Literal["online", "offline"] | None = None,
+        artifact: bool = False,
+        images: int = 8,
+        patience: float = 5,
+        settings: Mapping[str, Any] | None = None,
+        **run: Any,
+    ) -> None:
+        super().__init__(
+            save_dir=save_dir,
+            id=None if resumed is None else recorded_id(Path(resumed)),
+            **run,
+            tags=[*dict.fromkeys(tag[:LONGEST_TAG] for tag in tags)],
+        )
+        del self._wandb_init["anonymous"]  # Lightning passes what W&B has given up
+        self.folder = Path(save_dir)
+        self.mode, self.artifact, self.images, self.patience = mode, artifact, images, patience
+        self.settings = dict(settings or {})
+
+    @rank_zero_only
+    def start(self) -> None:
+        """Open the run, and say where it goes."""
+        import wandb
+
+        if wandb.run is not None:  # of an earlier job in this process, which would be written to instead
+            wandb.finish(exit_code=1)
+        mode, reason = self._decided()
+        if mode == "online":
+            try:
+                self._open(mode)
+            except wandb.errors.Error as error:
+                mode, reason = "offline", " ".join(str(error).split()).partition(" Consider increasing")[0]
+        if mode != "online":
+            self._open(mode)
+        self._record()
+        self._say(reason)
+
+    def _decided(self) -> tuple[str, str]:
+        """Return `online` or another mode, and if nobody asked for it the reason."""
+        import wandb
+
+        if asked := self.mode or os.environ.get("WANDB_MODE"):
+            return asked, ""
+        settings = wandb.setup().settings
+        url = str(settings.base_url)
+        key = wandb_server.key_for(url) or settings.api_key
+        if not key and not wandb_server.has_token():
+            return "offline", f"there is no key for {url}"
+        reason = wandb_server.refusal(url, key, self.patience)
+        return ("offline", reason) if reason else ("online", "")
+
+    def _open(self, mode: str) -> None:
+        import wandb
+
+        revision = (git_revision() or "").removesuffix("-dirty") or None
+        quiet = {"silent": mode != "online", "git_commit": revision, **self.settings}
+        self._wandb_init |= {"mode": mode, "settings": wandb.Settings(**quiet)}
+        _ = self.experiment
+
+    def _record(self) -> None:
+        """Keep which run it is, for those who go on with it."""
+        run = self.experiment
+        known = {"id": run.id, "project": run.project, "entity": run.entity, "mode": run.settings.mode}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / RECORD).write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+
+    def _say(self, reason: str) -> None:
+        if reason:
+            advice = "" if "cannot be reached" in reason or "answer" in reason else "; `wandb login` sets a key"
+            sys.stderr.write(f"W&B: {reason}, so the run is logged offline, into its own folder{advice}\n")
+        elif self.experiment.url:
+            sys.stderr.write(f"W&B: {self.experiment.url}\n")
+
+    @property
+    def folder_to_sync(self) -> Path | None:
+        """Where the run waits to be sent; None when there is nothing to send."""
+        run = self._experiment
+        return Path(run.dir).parent if run is not None and run.offline and not run.disabled else None
+
+    @rank_zero_only
+    def publish(self, report: RunReport) -> None:
+        """Log the scores as scalars and tables, the pictures, and the artifact if that is asked for."""
+        import wandb
+
+        run = self.experiment
+        logged: dict[str, Any] = {**scalars(report.scores)}
+        logged |= {name: _table(cells) for name, cells in tables(report).items()}
+        logged |= {
+            f"figures/{name}": wandb.Image(str(figure.path), caption=figure.caption)
+            for name, figure in islice(_existing(pictures(report)), self.images)
+        }
+        run.log(logged)
+        if self.artifact:
+            self._attach()
+
+    def _attach(self) -> None:
+        """Upload the weights and what is said of them, straight from the run's folder."""
+        import wandb
+
+        files = [self.folder / name for name in ATTACHED if (self.folder / name).is_file()]
+        if files:
+            bundle = wandb.Artifact(f"encoder-{self.experiment.id}", type="model")
+            for file in files:
+                bundle.add_file(str(file), policy="immutable")
+            self.experiment.log_artifact(bundle)
+
+    @rank_zero_only
+    def finish(self, exit_code: int) -> None:
+        """End the run, and say how to send it if it was not sent."""
+        if self._experiment is None:
+            return
+        waiting = self.folder_to_sync
+        self._experiment.finish(exit_code=exit_code)
+        self._experiment = None
+        if waiting is not None:
+            sys.stdout.write(f"  wandb sync {shlex.quote(str(waiting))}\n")
+
+
+def recorded_id(checkpoint: Path) -> str | None:
+    """Return the id of the run at Weights & Biases that a checkpoint in `RUN/checkpoints` is of; None without one."""
+    record = checkpoint.parent.parent / RECORD
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _table(cells: Cells) -> Any:
+    import wandb
+
+    return wandb.Table(columns=[*cells.columns], data=[[*row] for row in cells.rows], allow_mixed_types=True)
+
+
+def _existing(figures: Mapping[str, Figure]) -> Iterator[tuple[str, Figure]]:
+    return ((name, figure) for name, figure in figures.items() if figure.path.is_file())

@@ -1,0 +1,91 @@
+"""Reading what `wandb` keeps of an offline run: a log in the format of LevelDB whose entries are protobuf records."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HEADER, BLOCK = 7, 32768
+FULL, FIRST, LAST = 1, 2, 4
+
+
+@dataclass
+class OfflineRun:
+    """What an offline run's file holds."""
+
+    folder: Path
+    about: Any = None
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    steps: dict[str, str] = field(default_factory=dict)
+    artifacts: list[Any] = field(default_factory=list)
+    system: set[str] = field(default_factory=set)
+    exit_code: int | None = None
+
+    def media(self, name: str) -> Path:
+        """The file that a value of the summary stands for."""
+        return self.folder / "files" / self.summary[name]["path"]
+
+
+def offline_runs(folder: Path) -> list[OfflineRun]:
+    """The runs below a folder, in order of their start."""
+    return [read(file) for file in sorted(folder.rglob("offline-run-*/*.wandb"))]
+
+
+def read(file: Path) -> OfflineRun:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    run = OfflineRun(file.parent)
+    for entry in _entries(file.read_bytes()):
+        record = Record.FromString(entry)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            run.about = record.run
+            _update(run.config, record.run.config.update)
+        elif kind == "config":
+            _update(run.config, record.config.update)
+        elif kind == "history":
+            run.history.append({})
+            _update(run.history[-1], record.history.item)
+        elif kind == "summary":
+            _update(run.summary, record.summary.update)
+        elif kind == "metric":
+            run.steps[record.metric.name or record.metric.glob_name] = record.metric.step_metric
+        elif kind == "artifact":
+            run.artifacts.append(record.artifact)
+        elif kind == "stats":
+            run.system |= {f"system/{item.key}" for item in record.stats.item}
+        elif kind == "exit":
+            run.exit_code = record.exit.exit_code
+    return run
+
+
+def _update(values: dict[str, Any], items: Any) -> None:
+    for item in items:
+        *outer, name = [*item.nested_key] or [item.key]
+        place = values
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[name] = json.loads(item.value_json)
+
+
+def _entries(data: bytes) -> Iterator[bytes]:
+    """Entries of the log, put together from the parts that do not cross the ends of blocks."""
+    place, entry = HEADER, b""
+    while place + HEADER <= len(data):
+        if BLOCK - place % BLOCK < HEADER:
+            place += BLOCK - place % BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + HEADER])
+        if kind == 0:
+            return
+        part = data[place + HEADER : place + HEADER + length]
+        entry = part if kind in (FULL, FIRST) else entry + part
+        if kind in (FULL, LAST):
+            yield entry
+        place += HEADER + length
