@@ -240,7 +240,9 @@ def test_the_dashboard_shows_what_runs_log(runs: list[OfflineRun]) -> None:
     named = {metric for panels in dashboard.SECTIONS.values() for panel in panels for metric in panel.metrics}
     # Other protocols are scored under the same names, and this machine may have no GPU.
     named = {name for name in named if "gpu" not in name}
-    named = {name.replace("/linear", "/in_context").replace("/overclustering", "/in_context") for name in named}
+    named = {
+        name.replace("/linear", "/in_context").replace("/overclustering", "/in_context") for name in named
+    }
     assert named <= logged, named - logged
     printed = subprocess.run(
         [sys.executable, script, "--print"], capture_output=True, text=True, timeout=60, check=True

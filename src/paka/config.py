@@ -95,7 +95,10 @@ def entry(config_name: str, run: Run) -> Callable[[], None]:
 
         def task(cfg: DictConfig) -> float | None:
             try:
-                return run(cfg) if _rank() > 0 else recorded(Path(cfg.output_dir), lambda: run(cfg))
+                # A program without a folder of its own leaves no record of how it stands.
+                if _rank() > 0 or "output_dir" not in cfg:
+                    return run(cfg)
+                return recorded(Path(cfg.output_dir), lambda: run(cfg))
             except USER_ERRORS as error:
                 sentence = None if wants_traceback() else explain(error)
                 if sentence is None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from paka import weights
 from paka.attention import LastAttention
+from paka.image_transform import ImageTransform
 from paka.positions import AuthorPositions, Resampling
 from paka.weights import Transformer
 
@@ -43,6 +44,9 @@ class Encoder(nn.Module):
         layers: Blocks whose normalised outputs are joined along the channels, counted from 0 or, below 0, from
             the end; None takes the last one. Blocks behind the last of them never run, and are frozen.
 
+    Attributes:
+        transform: Makes its input of a picture: `encoder(encoder.transform(picture))`.
+
     Raises:
         ValueError: A layer does not exist, or they are not in ascending order.
     """
@@ -60,6 +64,7 @@ class Encoder(nn.Module):
         self.layers = None if layers is None else _check_layers(layers, len(model.blocks))
         for block in model.blocks[self.layers[-1] + 1 :] if self.layers else ():
             block.requires_grad_(requires_grad=False)
+        self.transform = ImageTransform(self.patch_size, min(self.native_size))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255.0, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255.0, persistent=False)
 
@@ -129,14 +134,14 @@ class Encoder(nn.Module):
     def _encode(self, images: Tensor, *, attention: bool) -> Tokens:
         wanted = attention and self.has_class_token
         with LastAttention() if wanted else nullcontext() as last:
-            patches, prefix = self._tokens(images)
+            patches, prefix = self.flat_tokens(images)
         grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         seen = patches.new_zeros(len(images), 0, 0)
         if last is not None:
             seen = last.of_class_token(prefix.shape[1]).unflatten(1, grid)
         return Tokens(patches.unflatten(1, grid), prefix, seen)
 
-    def _tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def flat_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return patch and prefix tokens, (B, N, D) and (B, R, D)."""
         pixels = (images.float() - cast(Tensor, self.mean)) / cast(Tensor, self.std)
         prefix = int(self.model.num_prefix_tokens)

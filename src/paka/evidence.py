@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from paka import assembly, terminal, weights
 from paka.benchmark import Benchmark
+from paka.digests import write_digests
 from paka.document import Figure
 from paka.encoder import Encoder
+from paka.encoder_spec import EncoderSpec
 from paka.figures.curves import curves_figure
 from paka.pictures import Gallery, Side, draw
 from paka.protocols.harm import HarmReport, harm_report, write_harm
@@ -47,7 +50,9 @@ def write_evidence(
     """
     output_dir = Path(cfg.output_dir)
     path = output_dir / "encoder.safetensors"
-    weights.save(trained.model, path, **weights_facts(cfg, trained))
+    told = {name: facts[name] for name in ("images", "exported") if name in facts}
+    weights.save(trained.model, path, **weights_facts(cfg, trained), **told)
+    write_digests(output_dir, [path.name])
     scores: list[Score] = []
     galleries: list[Gallery] = []
     harm: dict[str, HarmReport] = {}
@@ -82,8 +87,9 @@ def write_evidence(
 
 def weights_facts(cfg: DictConfig, encoder: Encoder) -> dict[str, str]:
     """Return what has to travel with the weights to use them, and to be allowed to."""
+    node: Any = OmegaConf.to_container(cfg.backbone.encoder, resolve=True)
     return {
-        "timm_model": cfg.backbone.encoder.model,
+        **EncoderSpec.configured(node, cfg.backbone.global_grid).metadata(),
         "licence_of_start": assembly.licence(cfg, encoder),
         "pos_embed": str(cfg.backbone.encoder.resampling or "timm"),
     }

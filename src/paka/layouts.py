@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ def to_timm(state: State, layout: Layout, network: nn.Module) -> dict[str, Tenso
     rest = dict(_split_bias(state)) if layout.key_bias else dict(state)
     rest = {key: value for key, value in rest.items() if not is_unused(key, layout)}
     found: dict[str, Tensor] = {}
-    for row in _expanded(layout, _depth(rest), _mlp(network.state_dict())):
+    for row in _expanded(layout, _depth(rest), mlp_kind(network.state_dict())):
         if all(key in rest for key in row.theirs):
             parts = [rest.pop(key) for key in row.theirs]
             value = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -54,17 +54,37 @@ def from_timm(state: State, layout: Layout, network: nn.Module) -> dict[str, Ten
     """
     if layout is TIMM:
         return dict(state)
-    rest = _unfold_class(state, network) if layout.class_position else dict(state)
-    if layout.key_bias or layout is HF_DINOV3:
-        rest = dict(_with_bias(rest))
-    rest = dict(_join_bias(rest)) if layout.key_bias else rest
+    rest = _arranged(state, layout, network)
     written: dict[str, Tensor] = {}
-    for row in _expanded(layout, _depth(rest), _mlp(state)):
+    for row in _expanded(layout, _depth(rest), mlp_kind(state)):
         if row.ours in rest:
             value = rest.pop(row.ours)
             value = value.squeeze() if row.flat else value
             written |= zip(row.theirs, value.chunk(len(row.theirs)), strict=True)
     return written | rest
+
+
+def _arranged(state: State, layout: Layout, network: nn.Module) -> dict[str, Tensor]:
+    """Return weights under timm's names, class positions and biases as the layout keeps them."""
+    rest = _unfold_class(state, network) if layout.class_position else dict(state)
+    if layout.key_bias or layout is HF_DINOV3:
+        rest = dict(_with_bias(rest))
+    return dict(_join_bias(rest)) if layout.key_bias else rest
+
+
+def difference(layout: Layout, network: nn.Module, *, optional: Collection[str] = ()) -> str:
+    """Return in what a timm transformer differs from the models of a layout; empty if its weights have their names.
+
+    Args:
+        layout: The layout.
+        network: The timm transformer.
+        optional: Weights by timm's names that only some models of the layout have.
+    """
+    rest = _arranged(network.state_dict(), layout, network)
+    named = {row.ours for row in _expanded(layout, _depth(rest), mlp_kind(network.state_dict()))}
+    surplus, missing = sorted(rest.keys() - named), sorted(named - rest.keys() - {*optional})
+    parts = {"has": surplus, "has no": missing}
+    return " and ".join(f"{word} {found[0]}" for word, found in parts.items() if found)
 
 
 def is_unused(key: str, layout: Layout) -> bool:
@@ -86,7 +106,7 @@ def _depth(state: State) -> int:
     return 1 + max((int(number[1]) for number in numbers if number), default=-1)
 
 
-def _mlp(state: State) -> str:
+def mlp_kind(state: State) -> str:
     """Return the kind of MLP of a timm transformer, see `Row`."""
     if "blocks.0.mlp.fc1_g.weight" in state:
         return "gated"

@@ -75,3 +75,9 @@ class AuthorPositions:
             learnt, new_size=list(new), old_size=list(old), num_prefix_tokens=0
         )
         return patches + torch.unflatten(theirs - timms, 1, new)
+
+
+def resampling_of(model: VisionTransformer | Eva) -> Resampling:
+    """Return how a model resamples its position embeddings: by its hook, or as timm does."""
+    hooks = model.patch_embed._forward_hooks.values()
+    return next((hook.resampling for hook in hooks if isinstance(hook, AuthorPositions)), Resampling())

@@ -81,6 +81,31 @@ _LAYERS = Rule(
     "null or a list of block numbers in ascending order, as [-4, -1]",
     lambda value: value is None or (len(value) > 0 and list(value) == sorted({*value})),
 )
+_FORMATS = ("timm", "dinov2_hub", "hf", "onnx")
+_EXPORTS = Rule(
+    f"one of {', '.join(_FORMATS)}, or a list of them",
+    lambda value: (
+        value in _FORMATS
+        or (
+            isinstance(value, Sequence)
+            and not isinstance(value, str)
+            and len(value) > 0
+            and {*value} <= {*_FORMATS}
+        )
+    ),
+)
+_SIZES = Rule(
+    "null or a list of sizes in pixels, each a side or [height, width], as [224,[224,448]]",
+    lambda value: (
+        value is None
+        or (
+            isinstance(value, Sequence)
+            and not isinstance(value, str)
+            and len(value) > 0
+            and all(_at_least(1).holds(size) or _pair(size, _at_least(1).holds) for size in value)
+        )
+    ),
+)
 _EVEN = Rule("an even integer of at least 2", lambda value: _at_least(2).holds(value) and value % 2 == 0)
 _ALL_ABOVE_0 = Rule(
     "a list of numbers above 0",
@@ -253,6 +278,10 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _BETAS: ("optim.optimizer.betas",),
     _one_of("median", "median_per_side", "fixed"): ("kernel.bandwidth_rule",),
     _one_of("teacher", "student"): ("export",),
+    _or(None, _one_of("teacher", "student")): ("branch",),
+    _EXPORTS: ("to",),
+    _SIZES: ("sizes",),
+    Rule("an integer from 18 to 23", lambda value: type(value) is int and 18 <= value <= 23): ("opset",),
     _one_of("last", "dse", "stability"): ("choose",),
     _one_of("val", "test"): ("split",),
     _one_of("keep", "stretch"): ("profile.aspect",),

@@ -121,6 +121,13 @@ class RunFolder:
         return {str(group): str(option) for group, option in chosen.items()}
 
     @cached_property
+    def overrides(self) -> list[str]:
+        """What was set on the command line, in order; empty if Hydra left no record."""
+        record = self.path / ".hydra" / "hydra.yaml"
+        found = OmegaConf.select(_read_yaml(record), "hydra.overrides.task") if record.is_file() else None
+        return [str(override) for override in found or []]
+
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """Command, commit and versions, see `paka.provenance`; empty if they were not written."""
         return _read_json(self.path / "provenance.json")

@@ -291,9 +291,24 @@ class Doctor:
     benchmark: Any = MISSING
 
 
+@dataclass
+class Export:
+    """The keys of `conf/export.yaml`."""
+
+    run: str = MISSING
+    to: Any = MISSING
+    output: str | None = MISSING
+    overwrite: bool = MISSING
+    weights: str | None = MISSING
+    branch: str | None = MISSING
+    sizes: Any = MISSING
+    opset: int = MISSING
+
+
 def register() -> None:
     """Make the schemas known to Hydra."""
     store = ConfigStore.instance()
     store.store("train_schema", Train)
     store.store("evaluate_schema", Evaluate)
     store.store("doctor_schema", Doctor)
+    store.store("export_schema", Export)

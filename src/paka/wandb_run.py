@@ -120,7 +120,9 @@ class WandbRun(WandbLogger):
 
     def _say(self, reason: str) -> None:
         if reason:
-            advice = "" if "cannot be reached" in reason or "answer" in reason else "; `wandb login` sets a key"
+            advice = (
+                "" if "cannot be reached" in reason or "answer" in reason else "; `wandb login` sets a key"
+            )
             sys.stderr.write(f"W&B: {reason}, so the run is logged offline, into its own folder{advice}\n")
         elif self.experiment.url:
             sys.stderr.write(f"W&B: {self.experiment.url}\n")

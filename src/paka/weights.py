@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -23,6 +22,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import Eva, VisionTransformer, load_state_dict_from_hf
 from torch import Tensor
 
+from paka.digests import sha256
 from paka.key_tables import LAYOUTS, TIMM
 from paka.layouts import State, is_unused, recognise, to_timm
 
@@ -60,7 +60,7 @@ def load_file(network: Transformer, path: str | Path, *, branch: Branch = "teach
         ValueError: It is not a checkpoint, has not the branch that was asked for, or its keys or shapes do not fit.
     """
     path = Path(path).expanduser()
-    state = _strip(_read(path), path, branch)
+    state = _strip(read(path), path, branch)
     if path.is_dir() and (path / "config.json").is_file():
         _check_heads(network, path / "config.json")
     fit(network, state, str(path))
@@ -76,15 +76,23 @@ def _check_heads(network: Transformer, path: Path) -> None:
         raise ValueError(message)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return what a file or the files of a folder hold."""
+def read(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds, without running any of its code.
+
+    Args:
+        path: A file, or a folder that transformers saved.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or is no checkpoint.
+    """
     if path.is_dir():
         path = next((path / name for name in FILES if (path / name).is_file()), path)
     if not path.is_file():
         message = f"expected encoder weights in {path}, found no such file: check backbone.weights"
         raise FileNotFoundError(message)
     if path.name.endswith(".index.json"):
-        return {key: value for part in _parts(path) for key, value in _read(path.with_name(part)).items()}
+        return {key: value for part in _parts(path) for key, value in read(path.with_name(part)).items()}
     state = _load(path)
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         message = (
@@ -291,12 +299,6 @@ def load_packaged(network: Transformer, name: str) -> None:
             message = f"expected {path} with SHA-256 {recorded}, found {found}: the file was changed, reinstall paka"
             raise ValueError(message)
         load_file(network, path)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_published(network: Transformer, model: str) -> None:
