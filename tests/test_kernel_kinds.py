@@ -19,7 +19,8 @@ from paka.alignment import centre
 from paka.command_line import check
 from paka.config import CONF_DIR, build
 from paka.distances import median_distance
-from paka.kernels import Kernel, SmoothedMedian, cosine, explicit, feature_map, linear, rbf, rbf_fourier
+from paka.kernels import Kernel, cosine, explicit, feature_map, linear, rbf, rbf_fourier
+from paka.smoothed_median import SmoothedMedian
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -9,19 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from paka.boxes import Box, containment, draw_box, draw_inside, intersection_area
 from paka.correspondence import align
 from paka.photometric import Photometric
-from paka.views import (
-    Box,
-    MultiCrop,
-    Sample,
-    collate,
-    containment,
-    draw_box,
-    draw_inside,
-    intersection_area,
-    render,
-)
+from paka.views import MultiCrop, Sample, collate, render
 
 PHOTOMETRIC = Photometric(0.8, 0.8, 0.8, 0.2, 0.8, 0.2, 0.5, (0.1, 2.0))
 CROP = MultiCrop(

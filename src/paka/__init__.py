@@ -1,33 +1,42 @@
 """Label-free post-training that improves the dense features of pretrained vision transformers."""
 
-from __future__ import annotations
-
+import importlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from paka.loading import load
+    from paka.objectives.paka import PaKA
+    from paka.patch_alignment import PatchAlignment
+    from paka.patch_features import PatchFeatures
+    from paka.presets import preset
+    from paka.probing import score
+    from paka.views import MultiCrop
 
-    from paka.encoder import Encoder
-
-__all__ = ["load"]
+__all__ = ["MultiCrop", "PaKA", "PatchAlignment", "PatchFeatures", "load", "preset", "score"]
 
 # Albumentations asks the network for news of itself at import unless this is set before.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+_HOME = {
+    "MultiCrop": "paka.views",
+    "PaKA": "paka.objectives.paka",
+    "PatchAlignment": "paka.patch_alignment",
+    "PatchFeatures": "paka.patch_features",
+    "load": "paka.loading",
+    "preset": "paka.presets",
+    "score": "paka.probing",
+}
+"""The modules that public names live in, which are imported when they are asked for (PEP 562)."""
 
-def load(path: str | Path) -> Encoder:
-    """Return a post-trained encoder in evaluation mode, ready for pictures.
 
-    `encoder = paka.load("RUN"); tokens = encoder(encoder.transform("photo.jpg")).patches` gives (1, H, W, D).
+def __getattr__(name: str) -> Any:
+    """Import what is asked for by name."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
 
-    Args:
-        path: Folder of a run, folder of an export (but ONNX), or a file such as `RUN/encoder.safetensors`.
 
-    Raises:
-        FileNotFoundError: There is no such file or folder, or no encoder in it.
-        ValueError: The weights are damaged, were changed, or do not say of what encoder they are.
-    """
-    from paka.loading import load as loaded  # brings torch, which `import paka` need not wait for
-
-    return loaded(path)
+def __dir__() -> list[str]:
+    """Name what can be had, too."""
+    return sorted({*globals(), *_HOME})

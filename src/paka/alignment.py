@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from paka.collectives import largest_over_processes, sum_over_processes
+from paka.distances import every_row, every_token
 from paka.precision import in_float32
 
 LEAST_UNBIASED = 4
@@ -20,12 +21,12 @@ LEAST_UNBIASED = 4
 
 
 @in_float32
-def centre(kernel: Tensor, valid: Tensor, *, unbiased: bool = False) -> Tensor:
+def centre(kernel: Tensor, valid: Tensor | None = None, *, unbiased: bool = False) -> Tensor:
     """Return a kernel without its row and column means, over the n valid tokens of each image.
 
     Args:
         kernel: `(B, N, N)`, symmetric.
-        valid: tokens that count, `(B, N)` bool.
+        valid: tokens that count, `(B, N)` bool; None for all.
         unbiased: False for `H K H` with `H = I - 1/n`. True for U-centring: the diagonal, where a token meets
             itself and noise meets the same noise, is left out, and inner products of such matrices are unbiased.
 
@@ -33,8 +34,12 @@ def centre(kernel: Tensor, valid: Tensor, *, unbiased: bool = False) -> Tensor:
         `(B, N, N)` float32 whose rows and columns sum to 0; those of tokens that do not count are 0. All zero
         where nothing but rounding is left, and for fewer than 4 tokens if unbiased.
 
+    Raises:
+        ValueError: the kernel is not `(B, N, N)`, and nothing is said of `valid`.
+
     Source: Kornblith et al. 2019, equation 3; Szekely and Rizzo 2014 (arXiv 1310.2926), section 2.
     """
+    valid = every_row(kernel) if valid is None else valid
     pairs = _pairs(valid)
     n = valid.sum(dim=1)[:, None, None]
     kernel = torch.where(pairs, kernel, 0)
@@ -50,13 +55,13 @@ def centre(kernel: Tensor, valid: Tensor, *, unbiased: bool = False) -> Tensor:
 
 
 @in_float32
-def hsic(k: Tensor, l: Tensor, valid: Tensor, *, unbiased: bool = False) -> Tensor:  # noqa: E741 - K and L are the names in the literature
+def hsic(k: Tensor, l: Tensor, valid: Tensor | None = None, *, unbiased: bool = False) -> Tensor:  # noqa: E741 - K and L are the names in the literature
     """Return the Hilbert-Schmidt independence criterion of two kernels.
 
     Args:
         k: kernel `(B, N, N)`, symmetric.
         l: kernel `(B, N, N)` over the same tokens.
-        valid: tokens that count, `(B, N)` bool.
+        valid: tokens that count, `(B, N)` bool; None for all.
         unbiased: False for `tr(K H L H) / (n - 1)^2`, whose bias is of order 1/n; True for the estimator without
             bias, in its form as an inner product of U-centred kernels over `n (n - 3)`.
 
@@ -65,12 +70,15 @@ def hsic(k: Tensor, l: Tensor, valid: Tensor, *, unbiased: bool = False) -> Tens
 
     Source: Gretton et al. 2005, equation 9; Song et al. 2012 (JMLR 13: Feature Selection via Dependence Maximization).
     """
+    valid = every_row(k) if valid is None else valid
     inner = (centre(k, valid, unbiased=unbiased) * centre(l, valid, unbiased=unbiased)).sum(dim=(1, 2))
     return inner / _degrees(valid, unbiased=unbiased)
 
 
 @in_float32
-def cka(k_student: Tensor, k_teacher: Tensor, valid: Tensor, *, unbiased: bool = False) -> Tensor:
+def cka(
+    k_student: Tensor, k_teacher: Tensor, valid: Tensor | None = None, *, unbiased: bool = False
+) -> Tensor:
     """Return the centred kernel alignment `HSIC(K_s, K_t) / sqrt(HSIC(K_s, K_s) HSIC(K_t, K_t))`.
 
     The biased one, the paper's, rises with the number of channels D: N independent tokens score about
@@ -79,7 +87,7 @@ def cka(k_student: Tensor, k_teacher: Tensor, valid: Tensor, *, unbiased: bool =
     Args:
         k_student: kernel `(B, N, N)`, symmetric.
         k_teacher: kernel `(B, N, N)` over the same tokens.
-        valid: tokens that count, `(B, N)` bool.
+        valid: tokens that count, `(B, N)` bool; None for all.
         unbiased: which HSIC, see `hsic`.
 
     Returns:
@@ -97,8 +105,8 @@ def cka(k_student: Tensor, k_teacher: Tensor, valid: Tensor, *, unbiased: bool =
 def deconfounded_cka(
     k_student: Tensor,
     k_teacher: Tensor,
-    valid: Tensor,
-    image: Tensor,
+    valid: Tensor | None = None,
+    image: Tensor | None = None,
     bins: Tensor | None = None,
     *,
     unbiased: bool = False,
@@ -108,8 +116,8 @@ def deconfounded_cka(
     Args:
         k_student: kernel `(P, N, N)`, symmetric, over a grid of points that means the same in all pairs.
         k_teacher: kernel `(P, N, N)` over the same tokens.
-        valid: tokens that count, `(P, N)` bool.
-        image: see `deconfound`.
+        valid: tokens that count, `(P, N)` bool; None for all.
+        image: see `deconfound`; None where each pair is of an image of its own.
         bins: see `deconfound`.
         unbiased: see `centre`.
 
@@ -118,6 +126,8 @@ def deconfounded_cka(
 
     Source: Cui et al. 2022 (arXiv 2202.00095), with the mean kernel of other images as the confounder.
     """
+    valid = every_row(k_student) if valid is None else valid
+    image = torch.arange(len(valid), device=valid.device) if image is None else image
     sides = (centre(kernel, valid, unbiased=unbiased) for kernel in (k_student, k_teacher))
     return kernel_alignment(*(deconfound(side, valid, image, bins, unbiased=unbiased) for side in sides))
 
@@ -257,15 +267,18 @@ def pooled_alignment(
 
 
 @in_float32
-def feature_cka(student: Tensor, teacher: Tensor, valid: Tensor, *, unbiased: bool = False) -> Tensor:
+def feature_cka(
+    student: Tensor, teacher: Tensor, valid: Tensor | None = None, *, unbiased: bool = False
+) -> Tensor:
     """Return `cka` of the kernels `F F^T` of centred features, without forming them.
 
     The same numbers from matrices of M x M instead of N x N entries: the form for more tokens than channels.
 
     Args:
-        student: features `(B, N, M)` of mean 0 over the valid tokens, 0 at the others.
+        student: features `(B, N, M)` of mean 0 over the valid tokens, 0 at the others, as
+            `paka.kernels.linear.features` makes them.
         teacher: features `(B, N, L)` likewise.
-        valid: tokens that count, `(B, N)` bool.
+        valid: tokens that count, `(B, N)` bool; None for all.
         unbiased: which HSIC, see `hsic`.
 
     Returns:
@@ -274,6 +287,7 @@ def feature_cka(student: Tensor, teacher: Tensor, valid: Tensor, *, unbiased: bo
     Source: Kornblith et al. 2019, section 3; the unbiased form follows from Song et al. 2012, for
     kernels whose rows sum to 0.
     """
+    valid = every_token(student) if valid is None else valid
     x, y = (side / _positive(_peak(side)[:, None, None]) for side in (student, teacher))
     cross, first, second = (
         _feature_product(a, b, valid, unbiased=unbiased) for a, b in ((x, y), (x, x), (y, y))

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from paka.applicable import applicable, check_some
 from paka.benchmark import Benchmark
 from paka.config import build
 from paka.cores import loader_workers
@@ -29,7 +30,7 @@ from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.outcome_store import OutcomeStore
 from paka.precision import training_precision
-from paka.protocols import Entry, Profile
+from paka.protocols import Profile
 from paka.provenance import provenance
 from paka.sources import Source
 from paka.sources.subset import is_labelled, labelled_splits, open_images, subset, verify_labels
@@ -138,10 +139,10 @@ def build_benchmark(
     )
     entries = {name: build(node) for name, node in cfg.eval.protocols.items()}
     profile: Profile = build(cfg.profile)
-    protocols, skipped = _applicable(entries, train, query, encoder, profile, changed=changed)
+    protocols, skipped = applicable(entries, train, query, encoder, profile, changed=changed)
     if not protocols and not is_labelled(query):
         return None
-    _check_some(protocols, skipped, query)
+    check_some(protocols, skipped, query)
     if train is not None:
         train = subset(train, limit=None, fraction=cfg.benchmark.labelled, seed=cfg.benchmark.subset_seed)
         verify_labels(train, cfg.profile.train_images)
@@ -222,60 +223,6 @@ def _device(name: str) -> torch.device:
             f"expected one of {available} GPUs, got device={name}: set device=auto or device=cpu"
         )
     return device
-
-
-def _applicable(
-    entries: dict[str, Entry],
-    train: Source | None,
-    query: Source,
-    encoder: Encoder,
-    profile: Profile,
-    *,
-    changed: bool,
-) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Return the protocols that fit the images, the encoder and the settings, and for the others why they do not."""
-    has = {
-        "images": True,
-        "masks": bool(query.classes),
-        "background": query.classes[:1] == ("background",),
-        "depth": query.has_depth,
-        "tags": bool(query.tag_names or query.classes),
-        "keypoints": bool(query.pairs),
-        "objects": bool(query.videos),
-    }
-    skipped = {}
-    for name, entry in entries.items():
-        if not has[entry.reads]:
-            what = "masks of classes" if entry.reads == "masks" else entry.reads
-            skipped[name] = f"{query.name} has no {what}"
-        elif entry.trains and train is None:
-            skipped[name] = f"{query.name} has no labelled training images"
-        elif entry.attends and not encoder.has_class_token:
-            skipped[name] = "the encoder has no class token whose attention could be read"
-        elif changed and entry.views == "own":
-            skipped[name] = "it encodes images itself, so their tokens cannot be changed by features="
-        elif entry.ready is not None and (reason := entry.ready(profile, encoder)) is not None:
-            skipped[name] = reason
-    return {name: entry for name, entry in entries.items() if name not in skipped}, skipped
-
-
-def _check_some(protocols: dict[str, Entry], skipped: dict[str, str], images: Source) -> None:
-    """Raise unless there is a protocol to run.
-
-    Raises:
-        ValueError: There is none.
-    """
-    if not protocols:
-        known = {
-            "dense": images.classes,
-            "depth": images.has_depth,
-            "correspondence": images.pairs,
-            "label_propagation": images.videos,
-        }
-        fitting = next((name for name, there in known.items() if there), "all")
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        message = f"eval: expected protocols that fit, got none ({reasons}): set eval={fitting}"
-        raise ValueError(message)
 
 
 def starting_point(cfg: DictConfig) -> str:

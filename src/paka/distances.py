@@ -21,8 +21,40 @@ above 0; one that is a 0-d tensor is not looked at, as that would wait for the d
 """
 
 
+def every_token(tokens: Tensor) -> Tensor:
+    """Return that all tokens (B, N, D) count, `(B, N)` bool: what stands for `valid` where nothing is said.
+
+    Raises:
+        ValueError: the tokens are not `(B, N, D)`.
+    """
+    if tokens.ndim != 3:
+        raise ValueError(
+            f"expected tokens (B, N, D), got shape {tuple(tokens.shape)}: give one image as tokens[None], a map "
+            "(B, h, w, D) as tokens.flatten(1, 2)"
+        )
+    return tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+
+
+def every_row(kernel: Tensor) -> Tensor:
+    """Return that all tokens of kernels (B, N, N) count, `(B, N)` bool.
+
+    Raises:
+        ValueError: the kernels are not `(B, N, N)`.
+    """
+    if kernel.ndim != 3 or kernel.shape[1] != kernel.shape[2]:
+        raise ValueError(
+            f"expected kernels (B, N, N), got shape {tuple(kernel.shape)}: make them of tokens (B, N, D) with a "
+            "function of paka.kernels, as linear(tokens)"
+        )
+    return every_token(kernel)
+
+
 def distances(
-    tokens: Tensor, reference: Tensor, valid: Tensor, bandwidth: float | Tensor, bandwidth_rule: BandwidthRule
+    tokens: Tensor,
+    reference: Tensor | None = None,
+    valid: Tensor | None = None,
+    bandwidth: float | Tensor = 1.0,
+    bandwidth_rule: BandwidthRule = "median",
 ) -> Tensor:
     """Return `|z_i - z_j| / sigma`, with gradient zero where it is zero; otherwise as `squared_distances`."""
     squared = squared_distances(tokens, reference, valid, bandwidth, bandwidth_rule)
@@ -32,14 +64,18 @@ def distances(
 
 @in_float32
 def squared_distances(
-    tokens: Tensor, reference: Tensor, valid: Tensor, bandwidth: float | Tensor, bandwidth_rule: BandwidthRule
+    tokens: Tensor,
+    reference: Tensor | None = None,
+    valid: Tensor | None = None,
+    bandwidth: float | Tensor = 1.0,
+    bandwidth_rule: BandwidthRule = "median",
 ) -> Tensor:
     """Return `|z_i - z_j|^2 / sigma^2`, exactly zero where rounding cannot tell the distance from zero.
 
     Args:
         tokens: `(B, N, D)`.
-        reference: the teacher's tokens `(B, N, D)`.
-        valid: tokens that count, `(B, N)` bool.
+        reference: the teacher's tokens `(B, N, D)`; None for the tokens themselves.
+        valid: tokens that count, `(B, N)` bool; None for all.
         bandwidth: above 0, in the unit of the rule.
         bandwidth_rule: how sigma is made from it, see `BandwidthRule`.
 
@@ -55,13 +91,17 @@ def squared_distances(
 
 
 def sigmas(
-    tokens: Tensor, reference: Tensor, valid: Tensor, bandwidth: float | Tensor, bandwidth_rule: BandwidthRule
+    tokens: Tensor,
+    reference: Tensor | None = None,
+    valid: Tensor | None = None,
+    bandwidth: float | Tensor = 1.0,
+    bandwidth_rule: BandwidthRule = "median",
 ) -> Tensor:
     """Return the bandwidth of each image in token units, `(B, 1, 1)`; arguments as `squared_distances`."""
     if not isinstance(bandwidth, Tensor) and not bandwidth > 0:
         raise ValueError(f"expected a kernel bandwidth above 0, got {bandwidth}")
     if bandwidth_rule == "median":
-        unit = median_distance(reference, valid)
+        unit = median_distance(tokens if reference is None else reference, valid)
     elif bandwidth_rule == "median_per_side":
         unit = median_distance(tokens, valid)
     elif bandwidth_rule == "fixed":
@@ -75,7 +115,7 @@ def sigmas(
 
 @in_float32
 @torch.no_grad()
-def median_distance(tokens: Tensor, valid: Tensor) -> Tensor:
+def median_distance(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the median Euclidean distance between different valid tokens of each image.
 
     Where more than half of the distances vanish, the result is the smallest distance that rounding can tell
@@ -83,11 +123,12 @@ def median_distance(tokens: Tensor, valid: Tensor) -> Tensor:
 
     Args:
         tokens: `(B, N, D)`.
-        valid: tokens that count, `(B, N)` bool.
+        valid: tokens that count, `(B, N)` bool; None for all.
 
     Returns:
         `(B,)` float32 above 0, without gradient.
     """
+    valid = every_token(tokens) if valid is None else valid
     different = ~torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
     pairs = (valid[:, :, None] & valid[:, None, :] & different).flatten(1)
     squared = _squared(tokens, valid).flatten(1)
@@ -103,7 +144,7 @@ def median_distance(tokens: Tensor, valid: Tensor) -> Tensor:
     return torch.where((median > 0) & median.isfinite(), median, 1)
 
 
-def _squared(tokens: Tensor, valid: Tensor) -> Tensor:
+def _squared(tokens: Tensor, valid: Tensor | None) -> Tensor:
     """Return `|z_i - z_j|^2`, `(B, N, N)`, exactly zero on the diagonal and wherever rounding hides it."""
     products = gram(centred(tokens, valid))
     norms = products.diagonal(dim1=1, dim2=2)
@@ -122,7 +163,7 @@ def gram(tokens: Tensor) -> Tensor:
     return tokens @ tokens.transpose(1, 2)
 
 
-def centred(tokens: Tensor, valid: Tensor) -> Tensor:
+def centred(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
     """Subtract the mean of the valid tokens; the others become zero.
 
     Equal tokens become exactly zero: what the rounding of their mean leaves behind would look like structure
@@ -130,12 +171,12 @@ def centred(tokens: Tensor, valid: Tensor) -> Tensor:
 
     Args:
         tokens: `(B, N, D)`.
-        valid: tokens that count, `(B, N)` bool.
+        valid: tokens that count, `(B, N)` bool; None for all.
 
     Returns:
         `(B, N, D)` float32.
     """
-    mask = valid[:, :, None]
+    mask = (every_token(tokens) if valid is None else valid)[:, :, None]
     tokens = torch.where(mask, tokens, 0)
     mean = tokens.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp_min(1)
     remaining = torch.where(mask, tokens - mean, 0)

@@ -90,6 +90,16 @@ class Encoder(nn.Module):
         return int(self.model.embed_dim) * len(self.layers or (-1,))
 
     @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return cast(Tensor, self.mean).device
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether it is a transformer of blocks that others can build on."""
+        return True
+
+    @property
     def licence(self) -> str:
         """The licence of the published weights, as timm records it; `unknown` where it does not."""
         return str(_published(self.model).get("license") or "unknown")

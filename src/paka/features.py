@@ -152,7 +152,7 @@ def extent(encoder: Encoder, frame: Frame, images: int) -> Extent:
 
 def _encode(encoder: Encoder, source: Source, frame: Frame, chosen: Sequence[int]) -> dict[str, Tensor]:
     """Return what the encoder makes of some images, on the CPU, by the names of `paka.feature_store.ARRAYS`."""
-    device = next(encoder.parameters()).device
+    device = encoder.device
     images = [source.image(index) for index in chosen]
     with memory_named(f"{len(chosen)} images at a time", "lower batch, or profile.grid"):
         found = encoder([_to_tensor(frame.image(image)).to(device) for image in images], attention=True)

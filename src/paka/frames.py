@@ -31,7 +31,7 @@ class Frame:
     rows: int
     columns: int
     patch: int
-    aspect: Literal["keep", "stretch"]
+    aspect: Literal["keep", "stretch"] = "keep"
     interpolation: Interpolation = "area"
 
     @property

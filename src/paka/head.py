@@ -20,7 +20,7 @@ class ProjectionHead(nn.Sequential):
         out: Channels of the output.
     """
 
-    def __init__(self, dim: int, *, hidden: int, out: int) -> None:
+    def __init__(self, dim: int, *, hidden: int = 2048, out: int = 256) -> None:
         super().__init__(
             nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, out)
         )

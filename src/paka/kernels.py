@@ -2,7 +2,12 @@
 
 A kernel is only ever compared after centring, so each is returned up to terms that centring removes. That
 costs nothing and keeps its digits: Gram matrices are those of *centred* features, and what is 1 at distance
-zero is returned less 1.
+zero is returned less 1. Tokens are all that a kernel needs; in training, the teacher's tokens say how wide it is:
+
+    >>> import torch
+    >>> from paka.kernels import rbf
+    >>> rbf(torch.randn(2, 49, 64), bandwidth=0.5).shape
+    torch.Size([2, 49, 49])
 """
 
 from __future__ import annotations
@@ -10,17 +15,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Concatenate, ParamSpec, Protocol, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor
 
 from paka.distances import (
     BandwidthRule,
     centred,
     distances,
+    every_token,
     gram,
-    median_distance,
     sigmas,
     squared_distances,
     unit,
@@ -35,7 +40,8 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 `reference` holds the teacher's tokens, detached: what is measured on data, like a bandwidth, is measured
 there and so is the same for both sides. An objective calls its kernel once per step, with the sides stacked
 along the batch, `tokens = cat([student, teacher])` and `reference = cat([teacher, teacher])`: a kernel with
-state moves once and gives both sides the same value.
+state moves once and gives both sides the same value. The kernels here also do without both: `reference` is
+then the tokens themselves, and all of them are valid.
 
 The result is float32 (float64 for float64 tokens), finite, and zero where all valid tokens are alike.
 Entries of tokens that are not valid carry no meaning, but are finite.
@@ -48,7 +54,12 @@ class ExplicitKernel(Protocol[P]):
     features: Callable[Concatenate[Tensor, Tensor, Tensor, P], Tensor]
 
     def __call__(
-        self, tokens: Tensor, reference: Tensor, valid: Tensor, *args: P.args, **kwargs: P.kwargs
+        self,
+        tokens: Tensor,
+        reference: Tensor | None = None,
+        valid: Tensor | None = None,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> Tensor:
         """Return the Gram matrix of the features, `(B, N, N)`."""
         ...
@@ -65,8 +76,8 @@ def explicit(features: Callable[Concatenate[Tensor, Tensor, Tensor, P], Tensor])
 
     @in_float32
     @functools.wraps(features)
-    def kernel(tokens: Tensor, reference: Tensor, valid: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        return gram(mapped(tokens, reference, valid, *args, **kwargs))
+    def kernel(*args: Any, **kwargs: Any) -> Tensor:
+        return gram(mapped(*args, **kwargs))
 
     with_map = cast(ExplicitKernel[P], kernel)
     with_map.features = mapped
@@ -85,7 +96,7 @@ def feature_map(kernel: Kernel) -> Kernel | None:
 
 
 @explicit
-def linear(tokens: Tensor, reference: Tensor, valid: Tensor) -> Tensor:
+def linear(tokens: Tensor, reference: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
     """Linear kernel `<z_i, z_j>` of centred tokens, the paper's; its features `(B, N, D)` are those tokens.
 
     Source: PaKA (arXiv 2509.05606); Kornblith et al. 2019, section 3.
@@ -95,19 +106,25 @@ def linear(tokens: Tensor, reference: Tensor, valid: Tensor) -> Tensor:
 
 
 @explicit
-def cosine(tokens: Tensor, reference: Tensor, valid: Tensor) -> Tensor:
+def cosine(tokens: Tensor, reference: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
     """Linear kernel of unit tokens, `<z_i, z_j> / (|z_i| |z_j|)`; its features `(B, N, D)` are those, centred.
 
     Each token counts the same, whatever its norm; a token of zeros has no direction and stays at zero. The
     tokens are not centred before: a common offset changes the result.
     """
     del reference
+    valid = every_token(tokens) if valid is None else valid
     return centred(unit(torch.where(valid[:, :, None], tokens, 0)), valid)
 
 
 @in_float32
 def polynomial(
-    tokens: Tensor, reference: Tensor, valid: Tensor, *, degree: int = 2, offset: float = 1.0
+    tokens: Tensor,
+    reference: Tensor | None = None,
+    valid: Tensor | None = None,
+    *,
+    degree: int = 2,
+    offset: float = 1.0,
 ) -> Tensor:
     """Return the polynomial kernel `(<z_i, z_j> + offset)^degree - offset^degree`.
 
@@ -123,6 +140,7 @@ def polynomial(
             f"expected a degree of at least 1 and an offset of at least 0, got {degree}, {offset}"
         )
     del reference
+    valid = every_token(tokens) if valid is None else valid
     z = centred(tokens, valid)
     mean_square = z.square().sum(dim=(1, 2), keepdim=True) / valid.sum(dim=1).clamp_min(1)[:, None, None]
     products = gram(z / torch.where(mean_square > 0, mean_square, 1).sqrt())
@@ -135,7 +153,7 @@ def polynomial(
 
 
 @in_float32
-def arc_cosine(tokens: Tensor, reference: Tensor, valid: Tensor) -> Tensor:
+def arc_cosine(tokens: Tensor, reference: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
     """Return the arc-cosine kernel of order 1, `|z_i| |z_j| (sin t + (pi - t) cos t) / pi` with t their angle.
 
     It is the kernel of a wide layer of rectified linear units. The tokens are centred; it needs no bandwidth
@@ -158,8 +176,8 @@ def arc_cosine(tokens: Tensor, reference: Tensor, valid: Tensor) -> Tensor:
 @in_float32
 def rbf(
     tokens: Tensor,
-    reference: Tensor,
-    valid: Tensor,
+    reference: Tensor | None = None,
+    valid: Tensor | None = None,
     *,
     bandwidth: float | Tensor = 1.0,
     bandwidth_rule: BandwidthRule = "median",
@@ -180,8 +198,8 @@ def rbf(
 @in_float32
 def laplacian(
     tokens: Tensor,
-    reference: Tensor,
-    valid: Tensor,
+    reference: Tensor | None = None,
+    valid: Tensor | None = None,
     *,
     bandwidth: float | Tensor = 1.0,
     bandwidth_rule: BandwidthRule = "median",
@@ -196,8 +214,8 @@ def laplacian(
 @in_float32
 def rational_quadratic(
     tokens: Tensor,
-    reference: Tensor,
-    valid: Tensor,
+    reference: Tensor | None = None,
+    valid: Tensor | None = None,
     *,
     bandwidth: float | Tensor = 1.0,
     bandwidth_rule: BandwidthRule = "median",
@@ -209,7 +227,7 @@ def rational_quadratic(
 
     Source: Rasmussen & Williams 2006, equation 4.19.
     """
-    _expect_above_zero("alpha", alpha)
+    expect_above_zero("alpha", alpha)
     squared = squared_distances(tokens, reference, valid, bandwidth, bandwidth_rule)
     return torch.expm1(-alpha * torch.log1p(squared / (2 * alpha)))
 
@@ -217,8 +235,8 @@ def rational_quadratic(
 @in_float32
 def rbf_mixture(
     tokens: Tensor,
-    reference: Tensor,
-    valid: Tensor,
+    reference: Tensor | None = None,
+    valid: Tensor | None = None,
     *,
     bandwidth: float | Tensor = 1.0,
     bandwidth_rule: BandwidthRule = "median",
@@ -228,7 +246,7 @@ def rbf_mixture(
 
     Raises as `rbf`, and where there is no multiplier or one is not above 0.
     """
-    _expect_above_zero("multipliers", *multipliers)
+    expect_above_zero("multipliers", *multipliers)
     squared = squared_distances(tokens, reference, valid, bandwidth, bandwidth_rule)
     total = torch.zeros_like(squared)
     for multiplier in multipliers:
@@ -239,8 +257,8 @@ def rbf_mixture(
 @explicit
 def rbf_fourier(
     tokens: Tensor,
-    reference: Tensor,
-    valid: Tensor,
+    reference: Tensor | None = None,
+    valid: Tensor | None = None,
     *,
     bandwidth: float | Tensor = 1.0,
     bandwidth_rule: BandwidthRule = "median",
@@ -266,58 +284,8 @@ def rbf_fourier(
     return centred(waves / math.sqrt(features // 2), valid)
 
 
-class SmoothedMedian(nn.Module):
-    """A kernel of distances whose bandwidth follows the teacher's median distance by a moving average.
-
-    One image's median jumps from step to step, this one value for all images hardly does. In training mode each
-    call moves the buffer `median` towards the mean of `median_distance(reference)` over the images of all
-    processes that have two valid tokens, which must call this together; the first such call sets it. In
-    evaluation mode it stays; while it is 0, not set yet, each call goes by its own images.
-
-    Args:
-        kernel: Called as `kernel(tokens, reference, valid, bandwidth=tensor, bandwidth_rule="fixed")`.
-        bandwidth: Sigma in smoothed medians, above 0.
-        momentum: Share of the old value that each call keeps, from 0 to below 1.
-
-    Raises:
-        ValueError: the bandwidth is not above 0, or the momentum is out of range.
-    """
-
-    median: Tensor
-
-    def __init__(
-        self, kernel: Callable[..., Tensor], *, bandwidth: float = 1.0, momentum: float = 0.99
-    ) -> None:
-        super().__init__()
-        _expect_above_zero("bandwidth", bandwidth)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"expected a momentum from 0 to below 1, got {momentum}")
-        self.kernel, self.bandwidth, self.momentum = kernel, bandwidth, momentum
-        self.register_buffer("median", torch.tensor(0.0))
-
-    def forward(self, tokens: Tensor, reference: Tensor, valid: Tensor) -> Tensor:
-        """Return the kernel `(B, N, N)` at the smoothed bandwidth, as `Kernel` describes it."""
-        total, images = self._medians(reference, valid)
-        now = torch.where(images > 0, total / images.clamp_min(1), self.median)
-        smoothed = torch.where(self.median > 0, self.median, now)
-        if self.training:
-            smoothed = torch.lerp(now, smoothed, self.momentum)
-            self.median.copy_(smoothed)
-        # Where no image has counted yet there is no kernel to speak of, but it has to be finite.
-        sigma = self.bandwidth * torch.where(smoothed > 0, smoothed, 1)
-        return self.kernel(tokens, reference, valid, bandwidth=sigma, bandwidth_rule="fixed")
-
-    def _medians(self, reference: Tensor, valid: Tensor) -> Tensor:
-        """Return the sum of the median distances and the number of images they are of, `(2,)`."""
-        counted = valid.sum(dim=1) >= 2
-        medians = torch.where(counted, median_distance(reference, valid), 0)
-        sums = torch.stack([medians, counted.to(medians)]).sum(dim=1).to(self.median)
-        if self.training and distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(sums)
-        return sums
-
-
-def _expect_above_zero(name: str, *values: float) -> None:
+def expect_above_zero(name: str, *values: float) -> None:
+    """Raise unless there are values, all of them above 0."""
     if not values or not all(value > 0 for value in values):
         raise ValueError(f"expected {name} above 0, got {', '.join(map(str, values)) or 'none'}")
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Collection
+from typing import Any, cast
 
 import lightning as L
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from paka.correspondence import align
 from paka.diagnostics import diagnose
-from paka.encoder import Encoder, Tokens
 from paka.head import Branch
+from paka.matching import correspond
 from paka.objectives import Correspondences, Reads
 from paka.optim import Recipe, parameter_groups
 from paka.teacher import EMATeacher
@@ -22,20 +20,6 @@ from paka.tuning import layer_scales
 from paka.views import Views
 
 Objective = Callable[[Correspondences], tuple[Tensor, dict[str, Tensor]]]
-
-
-class _Matched(NamedTuple):
-    """Encoder tokens of P pairs at the same N points, and each pair's relative scale."""
-
-    student: Tensor
-    teacher: Tensor
-    valid: Tensor
-    scale: Tensor
-
-    @classmethod
-    def none(cls, points: int, dim: int, device: torch.device) -> _Matched:
-        empty = torch.zeros(0, points, dim, device=device)
-        return cls(empty, empty, empty[..., 0].bool(), empty[:, 0, 0])
 
 
 class PostTraining(L.LightningModule):
@@ -127,77 +111,15 @@ class PostTraining(L.LightningModule):
         return self.global_step == 0 or bool((self.global_step + 1) % every == 0)
 
     def correspond(self, batch: Views) -> Correspondences:
-        """Encode all views, align and project the tokens of every pair, and project whole views."""
-        pairs = torch.cat([batch.global_pairs, batch.local_pairs])
-        pairs = pairs if "pairs" in self.reads else pairs[:0]
-        locals_ = batch.locals if self.reads & {"pairs", "images"} else batch.locals[:, :0]
-        student_globals, student_locals = _encode(self.student.encoder, batch.globals, locals_)
-        with torch.no_grad():
-            needed = len(pairs) or self.reads & {"teacher", "images"}
-            (teacher,) = _encode(self.teacher.encoder, batch.teacher if needed else batch.teacher[:, :0])
-        compared = (student_globals, student_locals, teacher) if len(pairs) else (None, None, None)
-        matched = self._match(batch, *compared)
-        images = len(batch.teacher)
-        with torch.no_grad():
-            aligned_teacher = self.teacher.head(matched.teacher)
-            image_teacher = self._project_views(self.teacher, [teacher], images)
-        return Correspondences(
-            aligned_student=self.student.head(matched.student),
-            aligned_teacher=aligned_teacher,
-            valid=matched.valid,
-            image=pairs[:, 0],
-            scale=matched.scale,
-            images=images,
-            student_globals=student_globals,
-            student_locals=student_locals,
-            teacher=teacher,
-            image_student=self._project_views(self.student, [student_globals, student_locals], images),
-            image_teacher=image_teacher,
-            clean=batch.teacher.flatten(0, 1),
-            tags=batch.tags,
-        )
-
-    def _project_views(self, branch: Branch, views: Sequence[Tokens | None], images: int) -> Tensor | None:
-        """Return the image-level outputs (B, V, K) of views of B images, or None if nobody reads them."""
-        if branch.image_head is None or "images" not in self.reads:
-            return None
-        outputs = [
-            branch.image_head(tokens).unflatten(0, (images, -1)) for tokens in views if tokens is not None
-        ]
-        return torch.cat(outputs, dim=1)
-
-    def _match(
-        self, batch: Views, globals_: Tokens | None, locals_: Tokens | None, teacher: Tokens | None
-    ) -> _Matched:
-        """Resample all pairs, those of student globals first; maps of globals and locals differ in size."""
-        points = self.grid**2
-        matched = [_Matched.none(points, self.student.encoder.dim, batch.boxes.device)]
-        if teacher is not None and globals_ is not None:
-            matched.append(self._resample(batch, globals_, teacher, batch.global_pairs, first=0))
-        if teacher is not None and locals_ is not None:
-            first = batch.teacher.shape[1]
-            matched.append(self._resample(batch, locals_, teacher, batch.local_pairs, first=first))
-        return _Matched(*(torch.cat(column) for column in zip(*matched, strict=True)))
-
-    def _resample(
-        self, batch: Views, student: Tokens, teacher: Tokens, pairs: Tensor, *, first: int
-    ) -> _Matched:
-        """Resample both sides of `pairs`; `first` is where the student's views begin among the boxes."""
-        image, view, parent = pairs.unbind(1)
-        images, globals_ = batch.teacher.shape[:2]
-        shown = (image + 1) % images if self.permute_teacher else image
-        views = len(student.patches) // images
-        student_crop, teacher_crop = batch.boxes[image, first + view], batch.boxes[image, parent]
-        aligned = align(
-            student.patches[image * views + view],
-            teacher.patches[shown * globals_ + parent],
-            student_crop=student_crop,
-            teacher_crop=teacher_crop,
-            student_flip=batch.flips[image, first + view],
-            teacher_flip=batch.flips[image, parent],
+        """Return what the objective looks at, see `paka.matching.correspond`."""
+        return correspond(
+            self.student,
+            self.teacher,
+            batch,
+            reads=self.reads,
             grid=self.grid,
+            permute_teacher=self.permute_teacher,
         )
-        return _Matched(*aligned, (_area(student_crop) / _area(teacher_crop)).sqrt())
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Set this step's rates, let the optimizer step, then move the teacher."""
@@ -208,13 +130,3 @@ class PostTraining(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         refreshes = self.refresh_teacher is not None and self.global_step % self.refresh_teacher == 0
         self.teacher.update(self.student, 0.0 if refreshes else now["teacher_momentum"])
-
-
-def _encode(encoder: Encoder, *views: Tensor) -> list[Tokens | None]:
-    """Encode sets of views, (B, V, 3, S, S), each as one batch of B * V; None for a set with V of 0."""
-    tokens = iter(encoder([one.flatten(0, 1) for one in views if one.shape[1]]))
-    return [next(tokens) if one.shape[1] else None for one in views]
-
-
-def _area(box: Tensor) -> Tensor:
-    return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])

@@ -17,6 +17,8 @@ GRAY = np.uint8(128)
 class Photometric:
     """Colour jitter, grey, blur, solarization and erasure of a view, in this order.
 
+    The defaults are those of `conf/augmentation/paka.yaml`.
+
     Attributes:
         brightness: Brightness and, below, contrast and saturation are scaled by a factor in [1 - x, 1 + x].
         contrast: See `brightness`.
@@ -31,14 +33,14 @@ class Photometric:
         erase_cell: Side of these square cells in pixels of the view.
     """
 
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-    jitter_probability: float
-    gray_probability: float
-    blur_probability: float
-    blur_sigma: tuple[float, float]
+    brightness: float = 0.8
+    contrast: float = 0.8
+    saturation: float = 0.8
+    hue: float = 0.2
+    jitter_probability: float = 0.8
+    gray_probability: float = 0.2
+    blur_probability: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize_probability: float = 0.0
     erase: float = 0.0
     erase_cell: int = 8

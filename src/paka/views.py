@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,11 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paka.boxes import Box, area, containment, draw_box, draw_inside, intersection_area
 from paka.photometric import Photometric
 from paka.resizing import Interpolation, Pixels, resize
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels of the source image; right and bottom are exclusive."""
 
 
 class Views(NamedTuple):
@@ -82,82 +80,6 @@ def render(
     return np.ascontiguousarray(resized[:, ::-1] if flip else resized)
 
 
-def containment(inner: Box, outer: Box) -> float:
-    """Return the share of `inner`'s own area that lies inside `outer`, in [0, 1] (GLIM's measure)."""
-    return intersection_area(inner, outer) / _area(inner)
-
-
-def intersection_area(a: Box, b: Box) -> int:
-    """Return the area in pixels that two boxes share."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0)
-
-
-def _area(box: Box) -> int:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def draw_box(
-    rng: np.random.Generator, shape: tuple[int, int], scale: Sequence[float], ratio: Sequence[float]
-) -> Box:
-    """Draw a crop of random area, aspect and position inside an image of `shape` (H, W).
-
-    Args:
-        rng: Source of randomness.
-        shape: Height and width of the image in pixels.
-        scale: Smallest and largest area as a fraction of the image's.
-        ratio: Smallest and largest width / height, drawn on a log scale; sides are clipped to the image.
-    """
-    width, height = _draw_size(rng, shape, scale, ratio, limit=shape)
-    left = int(rng.integers(shape[1] - width + 1))
-    top = int(rng.integers(shape[0] - height + 1))
-    return left, top, left + width, top + height
-
-
-def draw_inside(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    parent: Box,
-    scale: Sequence[float],
-    ratio: Sequence[float],
-    least: float,
-) -> Box:
-    """Draw a crop of which at least the share `least` lies inside `parent`, without rejection.
-
-    The overhang is drawn first, as a share in [least, 1] split at random between the two axes, and bounds
-    how far the crop may stick out of the parent. Sides are clipped to the parent's.
-    """
-    parent_size = parent[3] - parent[1], parent[2] - parent[0]
-    width, height = _draw_size(rng, shape, scale, ratio, limit=parent_size)
-    inside, split = rng.uniform(least, 1.0), rng.uniform()
-    overhang_x = int((1.0 - inside**split) * width)
-    overhang_y = int((1.0 - inside ** (1.0 - split)) * height)
-    left = _draw_offset(rng, parent[0], parent[2], width, overhang_x, shape[1])
-    top = _draw_offset(rng, parent[1], parent[3], height, overhang_y, shape[0])
-    return left, top, left + width, top + height
-
-
-def _draw_size(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    scale: Sequence[float],
-    ratio: Sequence[float],
-    limit: tuple[int, int],
-) -> tuple[int, int]:
-    area = shape[0] * shape[1] * rng.uniform(scale[0], scale[1])
-    aspect = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1])))
-    width = int(np.clip(round(np.sqrt(area * aspect)), 1, limit[1]))
-    height = int(np.clip(round(np.sqrt(area / aspect)), 1, limit[0]))
-    return width, height
-
-
-def _draw_offset(rng: np.random.Generator, low: int, high: int, side: int, overhang: int, bound: int) -> int:
-    first = max(low - overhang, 0)
-    last = min(high - side + overhang, bound - side)
-    return int(rng.integers(first, last + 1))
-
-
 class Sample(NamedTuple):
     """The views of one image, before collation; arrays as in `Views` without the batch axis."""
 
@@ -179,6 +101,12 @@ class MultiCrop:
     compared with every global that contains that much of it (global-local intersection maximisation, GLIM,
     arXiv 2509.05606, Sec. 4). Locals take the globals as parents in turn. With `containment` None they have
     no parents: they are drawn anywhere in the image and compared with every global they overlap.
+
+    But for the sizes, the defaults are those of `conf/augmentation/paka.yaml`:
+
+        >>> views = MultiCrop(global_size=128, local_size=56).batch([np.zeros((200, 300, 3), np.uint8)], seed=0)
+        >>> views.teacher.shape, views.locals.shape
+        (torch.Size([1, 2, 3, 128, 128]), torch.Size([1, 4, 3, 56, 56]))
 
     Attributes:
         global_size: Side S of a global in pixels.
@@ -208,16 +136,16 @@ class MultiCrop:
 
     global_size: int
     local_size: int
-    globals: int
-    locals: int
-    global_scale: tuple[float, float]
-    local_scale: tuple[float, float]
-    ratio: tuple[float, float]
-    flip: float
-    containment: float | None
-    global_pairs: bool
-    student_globals: bool
-    photometric: Photometric | None
+    globals: int = 2
+    locals: int = 4
+    global_scale: tuple[float, float] = (0.25, 1.0)
+    local_scale: tuple[float, float] = (0.05, 0.25)
+    ratio: tuple[float, float] = (0.75, 1.3333333)
+    flip: float = 0.5
+    containment: float | None = 0.9
+    global_pairs: bool = True
+    student_globals: bool = True
+    photometric: Photometric | None = field(default_factory=Photometric)
     clean_teacher: bool = True
     least_overlap: float = 0.0
     local_scale_of: Literal["image", "parent"] = "image"
@@ -268,6 +196,28 @@ class MultiCrop:
             self.possible_pairs,
         )
 
+    def batch(self, images: Sequence[NDArray[np.uint8]], *, seed: int | Sequence[int]) -> Views:
+        """Return the views of a batch of images, each a function of the seed and of its place in the batch.
+
+        Args:
+            images: Images of any sizes, (H, W, 3) uint8 RGB each.
+            seed: Seed, or several numbers that make one, as of a run and of a step.
+
+        Raises:
+            ValueError: There is no image, or one has another shape or type.
+        """
+        for place, image in enumerate(images):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(
+                    f"expected images (H, W, 3) uint8, got {image.shape} {image.dtype} at place {place} of the batch"
+                )
+        if not len(images):
+            raise ValueError("expected at least one image, got none")
+        seeds = np.random.SeedSequence(seed).spawn(len(images))
+        samples = [self(image, np.random.default_rng(one)) for image, one in zip(images, seeds, strict=True)]
+        untagged = np.zeros(0, dtype=np.bool_)
+        return collate([(sample, untagged, place, -1) for place, sample in enumerate(samples)])
+
     def draw_boxes(self, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[list[Box], list[Box]]:
         """Return the boxes of the globals and of the locals in an image of `shape` (H, W)."""
         outer = [draw_box(rng, shape, self.global_scale, self.ratio) for _ in range(self.globals)]
@@ -284,7 +234,7 @@ class MultiCrop:
         """Return the range of the area of a local in `parent`, as a fraction of the image's."""
         if self.local_scale_of == "image":
             return self.local_scale
-        share = _area(parent) / (shape[0] * shape[1])
+        share = area(parent) / (shape[0] * shape[1])
         return self.local_scale[0] * share, self.local_scale[1] * share
 
     def _augment(self, view: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

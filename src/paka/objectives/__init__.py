@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from paka.distances import every_token
 from paka.encoder import Tokens
 
 Reads = Literal["pairs", "globals", "clean", "teacher", "images"]
@@ -54,6 +55,52 @@ class Correspondences:
     image_teacher: Tensor | None
     clean: Tensor
     tags: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        valid: Tensor | None = None,
+        image: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Correspondences:
+        """Return matched tokens alone, for objectives that read nothing but pairs.
+
+        Args:
+            student: The student's tokens of P pairs, (P, N, D), N of them at the same points as the teacher's.
+            teacher: The teacher's tokens, (P, N, D); nothing flows back into them.
+            valid: Points that count, (P, N) bool; None for all.
+            image: Which image a pair belongs to, (P,) int64 counted from 0; None gives each pair its own.
+            scale: See `scale`, (P,); None for 1.
+
+        Raises:
+            ValueError: The tokens are not (P, N, D), or differ in the first two sides.
+        """
+        points = every_token(student)
+        if teacher.ndim != 3 or teacher.shape[:2] != student.shape[:2]:
+            raise ValueError(
+                f"expected teacher's tokens (P, N, D) at the student's points, {tuple(student.shape[:2])}, got shape "
+                f"{tuple(teacher.shape)}: row n of pair p has to be the same point on both sides"
+            )
+        pairs = len(student)
+        image = torch.arange(pairs, device=student.device) if image is None else image
+        return cls(
+            aligned_student=student,
+            aligned_teacher=teacher.detach(),
+            valid=points if valid is None else valid,
+            image=image,
+            scale=student.new_ones(pairs) if scale is None else scale,
+            images=int(image.max()) + 1 if pairs else 0,
+            student_globals=None,
+            student_locals=None,
+            teacher=None,
+            image_student=None,
+            image_teacher=None,
+            clean=torch.zeros(0, 3, 0, 0, dtype=torch.uint8, device=student.device),
+            tags=student.new_zeros(0, 0),
+        )
 
     def valid_share(self) -> Tensor:
         """Return the share of all points that are valid, in [0, 1]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from paka.alignment import centre
-from paka.kernels import Kernel
+from paka.kernels import Kernel, linear
 from paka.objectives import Correspondences
 from paka.objectives.points import of_all_sides
 
@@ -24,7 +24,7 @@ class Frobenius(nn.Module):
     Source: PaKA (arXiv 2509.05606), first version, whose normalisation is not stated in what is public.
     """
 
-    def __init__(self, kernel: Kernel, *, min_points: int = 4) -> None:
+    def __init__(self, kernel: Kernel = linear, *, min_points: int = 4) -> None:
         super().__init__()
         self.kernel, self.min_points = kernel, min_points
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from paka import alignment
 from paka.collectives import largest_over_processes, many_processes
 from paka.draws import Draws
-from paka.kernels import Kernel
+from paka.kernels import Kernel, linear
 from paka.objectives import Correspondences
 from paka.objectives.points import Points
 
@@ -20,8 +20,16 @@ class PaKA(nn.Module):
     kernel in every image, which CKA takes for agreement; with `deconfound` only what an image does not share with
     others counts (`experiments/demo/`).
 
+        >>> import torch
+        >>> from paka.objectives import Correspondences
+        >>> tokens = torch.randn(4, 49, 64)
+        >>> loss, logs = PaKA()(Correspondences.of(tokens, tokens))
+        >>> round(loss.item(), 4)
+        0.0
+
     Args:
-        kernel: Similarity of tokens, for instance `paka.kernels.linear`, used on both sides.
+        kernel: Similarity of tokens, used on both sides; one with arguments is given as
+            `functools.partial(paka.kernels.rbf, bandwidth=0.5)`.
         unbiased: Use the unbiased HSIC, by which independent tokens score 0.
         deconfound: Regress out of each kernel what the kernels of the other images share, position above all.
         scale_bins: Number of octaves of the view's scale, 1 to 8, that are deconfounded apart.
@@ -38,7 +46,7 @@ class PaKA(nn.Module):
 
     def __init__(
         self,
-        kernel: Kernel,
+        kernel: Kernel = linear,
         *,
         unbiased: bool = False,
         deconfound: bool = False,

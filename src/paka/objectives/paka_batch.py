@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from paka.alignment import cka, feature_cka
 from paka.collectives import rows_of_all_processes
 from paka.draws import Draws
-from paka.kernels import Kernel
+from paka.kernels import Kernel, linear
 from paka.objectives import Correspondences
 from paka.objectives.paka import check_points
 from paka.objectives.points import Points
@@ -37,7 +37,7 @@ class BatchPaKA(nn.Module):
 
     def __init__(
         self,
-        kernel: Kernel,
+        kernel: Kernel = linear,
         *,
         unbiased: bool = False,
         across_ranks: bool = True,

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from paka.boxes import Box
 from paka.datamodule import Key
 from paka.protocols.finetune_settings import Recolour
 from paka.resizing import Interpolation
 from paka.sources import VOID, Source
-from paka.views import Box, render
+from paka.views import render
 
 TRIES = 10
 """Boxes that are drawn at most until one is not nearly all one class; then the last is taken."""

@@ -1,0 +1,79 @@
+"""Options of the configuration as objects, by name and without a program: for notebooks and scripts of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig
+
+from paka.config import CONF_DIR, build
+
+OBJECTS: Mapping[str, str] = {
+    "augmentation": "augmentation",
+    "backbone": "backbone.encoder",
+    "data": "data.source",
+    "kernel": "kernel",
+    "objective": "objective.loss",
+    "profile": "profile",
+    "tuning": "tuning",
+}
+"""Groups whose options are objects, and where in the configuration."""
+
+
+def preset(group: str, option: str, **changes: Any) -> Any:
+    """Return what an option of a group of the configuration stands for, such as `conf/profile/compact.yaml`.
+
+        >>> preset("profile", "compact", memory=1000).memory
+        1000
+        >>> preset("augmentation", "paka", global_size=128, local_size=56).locals
+        4
+
+    Args:
+        group: One of these: `augmentation` gives a `MultiCrop`, `backbone` an `Encoder` with its weights, `kernel` a
+            function of tokens, `objective` a module, `profile` a `Profile`, `tuning` a `Tuning`, and `data` a function
+            that opens a split, as in `preset("data", "scenes")(split="test")`.
+        option: Name of a file in `conf/GROUP`.
+        **changes: Arguments that differ from the file, or that it leaves open, as the sizes of views and the `root` of data.
+
+    Raises:
+        ValueError: There is no such group, option or argument; or its value is refused.
+        FileNotFoundError: Weights or images are not there.
+    """
+    if group not in OBJECTS:
+        raise ValueError(f"expected one of the groups {', '.join(OBJECTS)}, got {group!r}")
+    cfg: Any = _composed(group, option)
+    for name in OBJECTS[group].split("."):
+        cfg = cfg[name]
+    try:
+        return build(cfg, **changes)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, TypeError):
+            raise
+        raise ValueError(f"{group}={option}: {error.__cause__}") from error
+
+
+def protocols(*options: str) -> dict[str, Any]:
+    """Return evaluation protocols by name, as `paka.protocols.Entry`, of options of `conf/eval` such as `in_context`.
+
+    Raises:
+        ValueError: There is no such option.
+    """
+    return {
+        name: build(node)
+        for option in options
+        for name, node in _composed("eval", option).eval.protocols.items()
+    }
+
+
+@cache
+def _composed(group: str, option: str) -> DictConfig:
+    """Return the training configuration with one option chosen; nothing of it is resolved yet."""
+    known = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+    if option not in known:
+        raise ValueError(f"expected an option of {group}, one of {', '.join(known)}, got {option!r}")
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        return compose("train", overrides=[f"{group}={option}"])
