@@ -242,6 +242,7 @@ class Train:
     method: str = MISSING
     run_name: str = MISSING
     output_dir: str = MISSING
+    sweep_dir: str = MISSING
     backbone: Backbone = MISSING
     data: Any = MISSING
     benchmark: Any = MISSING
@@ -276,6 +277,7 @@ class Evaluate:
     features: str = MISSING
     run_name: str = MISSING
     output_dir: str = MISSING
+    sweep_dir: str = MISSING
     backbone: Backbone = MISSING
     benchmark: Any = MISSING
     eval: Eval = MISSING
