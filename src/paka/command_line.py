@@ -28,6 +28,9 @@ from paka.rules import RULED, keys, shown, validate
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 """Variables in which launchers tell a process its number."""
 
+USER_ERRORS = (ValueError, FileNotFoundError, LookupError, MemoryError)
+"""What this package raises when its input is at fault; a subclass such as KeyError is a bug."""
+
 LISTED = 24
 """Options of a group that a message still lists."""
 
@@ -38,6 +41,11 @@ _ACCEPTED: dict[type, tuple[type, ...]] = {
     float: (int, float),
     str: (str, int, float, bool),
 }
+
+
+def rank() -> int:
+    """Return the number that a launcher gave to this process, 0 without one."""
+    return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
 
 
 def check(config_dir: Path, config_name: str, arguments: argparse.Namespace) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,19 +21,19 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from paka import schema
-from paka.command_line import RANKS, check
+from paka.command_line import USER_ERRORS, check, rank
 from paka.rules import listed, validate
 from paka.run_folder import recorded
 from paka.sources.cache import default_cache
+from paka.sweep_job import as_job, in_sweep, places_at_once
+from paka.sweep_names import folder_name, job_folder
+from paka.sweeping import concluding
 
 __all__ = ["CONF_DIR", "build", "entry", "explain", "validate"]
 
 _PACKAGE = Path(__file__).parent
 CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if path.is_dir())
 """The configuration's folder: inside an installed wheel, beside `src` in a checkout."""
-
-USER_ERRORS = (ValueError, FileNotFoundError, LookupError, MemoryError)
-"""What this package raises when its input is at fault; a subclass such as KeyError is a bug."""
 
 Run = Callable[[DictConfig], float | None]
 
@@ -56,10 +58,16 @@ def _in_sweep() -> bool:
 
 
 schema.register()
-OmegaConf.register_new_resolver("paka.pid", os.getpid, replace=True)
+# Kept, so that a sweep's jobs in other processes mean the folder of the process that started them.
+OmegaConf.register_new_resolver("paka.pid", os.getpid, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("paka.cache", lambda name: str(default_cache() / name), replace=True)
 for resolver in (sweep, numbered, job):
     OmegaConf.register_new_resolver(f"paka.{resolver.__name__}", resolver, replace=True)
+
+
+OmegaConf.register_new_resolver("paka.folder_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("paka.job_folder", job_folder, replace=True)
+OmegaConf.register_new_resolver("paka.places_at_once", places_at_once, use_cache=True, replace=True)
 
 
 def build(node: DictConfig | Mapping[str, Any], **arguments: Any) -> Any:
@@ -89,29 +97,50 @@ def entry(config_name: str, run: Run) -> Callable[[], None]:
 
     def main() -> None:
         _refuse_mistakes(config_name)
-        if _rank() > 0:
+        if rank() > 0:
             sys.argv += _follower(sys.argv)
-        failures: list[str] = []
-
-        def task(cfg: DictConfig) -> float | None:
-            try:
-                # A program without a folder of its own leaves no record of how it stands.
-                if _rank() > 0 or "output_dir" not in cfg:
-                    return run(cfg)
-                return recorded(Path(cfg.output_dir), lambda: run(cfg))
-            except USER_ERRORS as error:
-                sentence = None if wants_traceback() else explain(error)
-                if sentence is None:
-                    raise
-                sys.stderr.write(f"error: {sentence}\n")
-                failures.append(sentence)
-                return None
-
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)()
-        if failures:
+        job = Job(run)
+        with concluding():
+            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
+        if job.failed:
             sys.exit(1)
 
     return main
+
+
+class Job:
+    """What Hydra calls with each configuration; a class of this module, so that it can be sent to other processes.
+
+    Args:
+        run: What is run.
+
+    Attributes:
+        failed: Whether it failed in this process.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.failed, self.arguments = run, False, [*sys.argv]
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Run, and print why it failed; in a sweep the other jobs go on whatever happened."""
+        sys.argv[:] = self.arguments  # as they were typed, whichever process this is
+        interrupt = signal.getsignal(signal.SIGINT)
+        try:
+            return as_job(cfg, self._recorded, first=rank() == 0) if in_sweep(cfg) else self._recorded(cfg)
+        except Exception as error:  # noqa: BLE001 - whatever a job of a sweep raises, the others go on
+            sentence = None if wants_traceback() else explain(error)
+            if sentence is None and not in_sweep(cfg):
+                raise
+            sys.stderr.write(f"error: {sentence}\n" if sentence else traceback.format_exc())
+            self.failed = True
+            return None
+        finally:
+            signal.signal(signal.SIGINT, interrupt)  # which a training that failed has not given back
+
+    def _recorded(self, cfg: DictConfig) -> float | None:
+        if rank() > 0 or "output_dir" not in cfg:  # a program without a folder of its own leaves no record
+            return self.run(cfg)
+        return recorded(Path(cfg.output_dir), lambda: self.run(cfg))
 
 
 def _refuse_mistakes(config_name: str) -> None:
@@ -125,13 +154,9 @@ def _refuse_mistakes(config_name: str) -> None:
     ]
     problems = problems or check(CONF_DIR, arguments.config_name or config_name, arguments)
     if problems:
-        if _rank() == 0:
+        if rank() == 0:
             sys.stderr.write(f"{listed(problems)}\n")
         sys.exit(2)
-
-
-def _rank() -> int:
-    return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
 
 
 def _follower(arguments: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import sys
 import time
@@ -27,9 +28,10 @@ from paka.loggers import publish
 from paka.module import PostTraining
 from paka.precision import training_precision
 from paka.provenance import command_line, write_provenance
-from paka.result import Result
+from paka.result import Result, printed
 from paka.snapshots import Snapshots, estimate_files, snapshots
 from paka.sources import Source
+from paka.sweep_job import in_sweep
 from paka.tuning import merge
 
 
@@ -40,8 +42,8 @@ def post_train(cfg: DictConfig) -> float | None:
         cfg: The composed and validated training configuration.
 
     Returns:
-        The last in-training validation score of the first protocol in percent, for sweeps to compare; None
-        without evaluation.
+        The last in-training validation score of the first protocol as printed, for sweeps to compare. A job of a sweep
+        that took none is scored on the same images at its end. None outside of sweeps or without evaluation.
 
     Raises:
         SystemExit: With 130 after Ctrl-C; the checkpoint to go on from has been written.
@@ -74,7 +76,19 @@ def post_train(cfg: DictConfig) -> float | None:
                 facts["skipped"] = f"{count} images that cannot be read, listed in skipped.csv"
             report = write_evidence(cfg, facts, encoder, trained, benchmark, before)
             publish(trainer.loggers, output_dir, report)
-    return next((score for callback in evaluation for score in callback.scores.values()), None)
+    score = next((score for callback in evaluation for score in callback.scores.values()), None)
+    if score is None and in_sweep(cfg) and trainer.is_global_zero:
+        score = _validation_score(cfg, trained)
+    return score
+
+
+def _validation_score(cfg: DictConfig, encoder: Encoder) -> float | None:
+    """Return the first protocol's score on validation images, by which the jobs of a sweep are compared."""
+    benchmark = assembly.build_benchmark(cfg, "val", encoder, query_images=cfg.eval.subset)
+    if benchmark is None:
+        return None
+    name, entry = next(iter(benchmark.protocols.items()))
+    return printed(dataclasses.replace(benchmark, protocols={name: entry}).run(encoder)[name])
 
 
 def _quieten() -> None:
@@ -187,8 +201,6 @@ def _stop(cfg: DictConfig, trainer: L.Trainer, output_dir: Path) -> None:
     path = output_dir / "checkpoints" / "last.ckpt"
     trainer.save_checkpoint(path)
     if trainer.is_global_zero:
-        sys.stdout.write(
-            f"\nstopped after step {trainer.global_step} of {cfg.trainer.max_steps}; to go on:\n"
-            f"  {command_line(f'resume={path}')}\n"
-        )
+        how = "" if in_sweep(cfg) else f"; to go on:\n  {command_line(f'resume={path}')}"
+        sys.stdout.write(f"\nstopped after step {trainer.global_step} of {cfg.trainer.max_steps}{how}\n")
     raise SystemExit(130)

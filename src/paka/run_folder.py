@@ -112,12 +112,19 @@ class RunFolder:
         return _read_yaml(self.path / "config.yaml")
 
     @cached_property
+    def hydra(self) -> DictConfig:
+        """What Hydra recorded of how it started the run, under `hydra`; empty if it left no record.
+
+        Raises:
+            ValueError: The file does not hold one.
+        """
+        record = self.path / ".hydra" / "hydra.yaml"
+        return _read_yaml(record) if record.is_file() else OmegaConf.create()
+
+    @cached_property
     def choices(self) -> dict[str, str]:
         """Which option of each group was chosen, by group; empty if Hydra left no record."""
-        record = self.path / ".hydra" / "hydra.yaml"
-        if not record.is_file():
-            return {}
-        chosen = OmegaConf.select(_read_yaml(record), "hydra.runtime.choices") or {}
+        chosen = OmegaConf.select(self.hydra, "hydra.runtime.choices") or {}
         return {str(group): str(option) for group, option in chosen.items()}
 
     @cached_property

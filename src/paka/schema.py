@@ -236,6 +236,7 @@ class Train:
     run_name: str = MISSING
     tags: list[str] = MISSING
     output_dir: str = MISSING
+    sweep_dir: str = MISSING
     backbone: Backbone = MISSING
     data: Any = MISSING
     benchmark: Any = MISSING
@@ -271,6 +272,7 @@ class Evaluate:
     run_name: str = MISSING
     tags: list[str] = MISSING
     output_dir: str = MISSING
+    sweep_dir: str = MISSING
     backbone: Backbone = MISSING
     benchmark: Any = MISSING
     eval: Eval = MISSING

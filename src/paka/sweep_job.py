@@ -1,0 +1,234 @@
+"""One job of a sweep: finished before, to be gone on with, or to be begun."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from paka.cores import available_cores
+from paka.locks import locked, place
+from paka.rules import shown
+from paka.run_folder import RunFolder, Status
+from paka.sweep_names import described, swept, told
+
+LOCK = ".lock"
+"""In a job's folder, held by the process that runs it; in a sweep's, by the process that started it."""
+
+PLACES = "PAKA_SIDE_BY_SIDE"
+"""How many jobs in processes of their own run at a time; `conf/sweep/submitit_local.yaml` sets it."""
+
+NOT_COMPARED = ("output_dir", "sweep_dir", "resume", "run_name", "cache", "cache_limit", "logger")
+"""Keys that may change when a job is gone on with: paths, names, and what is logged where."""
+
+METRICS, EARLIER = "metrics.csv", "metrics_earlier.csv"
+"""What a job logs, and until it ends what it had logged when it was stopped."""
+
+Run = Callable[[DictConfig], float | None]
+
+
+def in_sweep(cfg: DictConfig) -> bool:
+    """Return whether this is a job of a sweep that can be continued."""
+    return "sweep_dir" in cfg and not OmegaConf.is_missing(HydraConfig.get().job, "num")
+
+
+def as_job(cfg: DictConfig, run: Run, *, first: bool) -> float | None:
+    """Run one job of a sweep unless it is finished, from its last checkpoint if it has one.
+
+    Args:
+        cfg: The job's configuration.
+        run: What is run.
+        first: Whether this is the first of the job's processes; the others follow what its folder says.
+
+    Returns:
+        The job's score, kept or new.
+
+    Raises:
+        ValueError: Another process is running the job.
+        SystemExit: The folder holds a job of another configuration.
+    """
+    folder = Path(cfg.output_dir) if first else Path(cfg.sweep_dir) / HydraConfig.get().sweep.subdir
+    with locked(folder / LOCK) if first else nullcontext(enter_result=True) as free:
+        if not free:
+            raise ValueError(f"expected {folder} at rest, found another process at work there: wait for it")
+        refuse_others(folder, settings(cfg))
+        status = _finished(folder)
+        if status is not None:
+            _say(first, f"{_title()}: finished before{_scored(status)}")
+            return status.score
+        with _in_turn(folder.parent):
+            return _go_on(folder, cfg, run, first=first)
+
+
+def refuse_others(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """End the program if a folder holds a job of another configuration.
+
+    Args:
+        folder: The job's folder, which need not exist.
+        wanted: The job's configuration, see `settings`.
+
+    Raises:
+        SystemExit: It does; with the keys that differ.
+    """
+    if not (folder / "config.yaml").is_file():
+        return
+    there = settings(RunFolder(folder).config)
+    differing = [key for key in {**there, **wanted} if there.get(key, ...) != wanted.get(key, ...)]
+    if differing:
+        said = [
+            f"{key} is {_value(there, key)} there and {_value(wanted, key)} here" for key in differing[:3]
+        ]
+        more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise SystemExit(
+            f"error: expected the same job in {folder}, found another configuration: {'; '.join(said)}{more}; "
+            "choose another sweep_dir"
+        )
+
+
+def settings(cfg: DictConfig) -> dict[str, Any]:
+    """Return the values of a configuration by dotted keys, but for those that may change when a job is gone on with."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    return dict(_leaves({key: value for key, value in plain.items() if key not in NOT_COMPARED}))  # type: ignore[union-attr, misc]
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _value(values: Mapping[str, Any], key: str) -> str:
+    return shown(values[key]) if key in values else "not"
+
+
+def _finished(folder: Path) -> Status | None:
+    """Return how a job ended, if it is finished."""
+    if not (folder / "config.yaml").is_file():
+        return None
+    status = RunFolder(folder).status
+    return status if status is not None and status.state == "finished" else None
+
+
+def _scored(status: Status) -> str:
+    return "" if status.score is None else f", score {status.score:.2f}"
+
+
+def _title() -> str:
+    hydra = HydraConfig.get()
+    values = swept(hydra.overrides.task, told().keys)
+    return f"job {hydra.job.num + 1} of {told().jobs}: {described(values)}".rstrip(": ")
+
+
+def _say(first: bool, line: str) -> None:
+    if first:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def _go_on(folder: Path, cfg: DictConfig, run: Run, *, first: bool) -> float | None:
+    """Run a job from its last checkpoint, or anew in a clean folder."""
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    resumes = "resume" in cfg and cfg.resume is None and _is_whole(checkpoint)
+    if resumes:
+        cfg.resume = str(checkpoint)
+    _say(first, f"\n{_title()}{', from its last checkpoint' if resumes else ''}")
+    if not first:
+        return run(cfg)
+    if resumes:
+        join_metrics(folder / EARLIER, folder / METRICS, folder / EARLIER)
+    else:
+        _clear(folder)
+    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)  # what is killed early is still known again
+    score = run(cfg)
+    if (folder / EARLIER).is_file():
+        join_metrics(folder / EARLIER, folder / METRICS, folder / METRICS)
+        (folder / EARLIER).unlink()
+    return score
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is there and can be read; it is a ZIP archive, whose index is written last."""
+    if not zipfile.is_zipfile(checkpoint):
+        return False
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError):
+        return False
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier attempt left, but for Hydra's record and the log, which are this attempt's already."""
+    for path in folder.iterdir():
+        if path.name in (".hydra", LOCK) or path.suffix == ".log" or (path / LOCK).exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def join_metrics(earlier: Path, later: Path, joined: Path) -> None:
+    """Write the rows of two tables of metrics as one, ordered by step; what both hold is taken from the later one.
+
+    Args:
+        earlier: Table of what was logged first; it need not exist.
+        later: Table of what was logged after that; it need not exist.
+        joined: Where both are written; may be one of the two.
+    """
+    rows = {_kind(row): row for path in (earlier, later) if path.is_file() for row in _rows(path)}
+    if not rows:
+        return
+    columns = sorted({column for row in rows.values() for column in row})
+    with joined.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(sorted(rows.values(), key=lambda row: int(row["step"])))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]  # not what was cut off
+
+
+def _kind(row: Mapping[str, str]) -> tuple[str, frozenset[str]]:
+    """Return what tells a row from others: its step, and what it holds."""
+    return row["step"], frozenset(column for column, value in row.items() if value)
+
+
+@contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    """Wait for a place among jobs in processes of their own, and take its share of the machine."""
+    places = int(os.environ.get(PLACES, "0"))
+    if places < 1:
+        yield
+        return
+    with place(folder, places) as number:
+        if gpus := told().gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // places)))
+        yield
+
+
+def visible_gpus() -> list[str]:
+    """Return what CUDA calls the GPUs that this process may use, without asking it, which takes seconds."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name]
+    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def places_at_once() -> str:
+    """Return how many jobs may run side by side: one on each GPU, or where there is none, one on two cores each."""
+    return str(len(visible_gpus()) or max(1, available_cores() // 2))
