@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +12,20 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from paka.benchmark import Benchmark
+from paka.checkpoints import WholeCheckpoints
 from paka.config import build
 from paka.cores import loader_workers
 from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder, timm_options
 from paka.feature_store import FeatureCache
 from paka.head import Branch
+from paka.metrics_file import MetricsFile
 from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.outcome_store import OutcomeStore
@@ -277,15 +280,21 @@ def _check_some(protocols: dict[str, Entry], skipped: dict[str, str], images: So
 
 def starting_point(cfg: DictConfig) -> str:
     """Return in words where the backbone's weights come from."""
-    if cfg.backbone.weights is not None:
-        return f"weights {cfg.backbone.weights}"
+    if (taken := _taken(cfg)) is not None:
+        return f"weights {taken}"
     return "pretrained" if cfg.backbone.pretrained else "random weights"
+
+
+def _taken(cfg: DictConfig) -> str | None:
+    """Return the path of weights that are not the published ones; an evaluation has no `init_from`."""
+    taken: str | None = cfg.backbone.weights or OmegaConf.select(cfg, "init_from")
+    return taken
 
 
 def licence(cfg: DictConfig, encoder: Encoder) -> str:
     """Return the licence of the weights that the run starts from, as far as it is known."""
-    if cfg.backbone.weights is not None:
-        return f"that of {cfg.backbone.weights}; timm's own weights of this model: {encoder.licence}"
+    if (taken := _taken(cfg)) is not None:
+        return f"that of {taken}; timm's own weights of this model: {encoder.licence}"
     return encoder.licence if cfg.backbone.pretrained else "none: random weights"
 
 
@@ -304,9 +313,21 @@ def loading_lines(cfg: DictConfig, path: Path) -> str:
     )
 
 
-def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callback]) -> L.Trainer:
-    """Return the trainer: one long epoch of `max_steps` optimizer steps, CSV always on."""
-    loggers: list[Logger] = [CSVLogger(output_dir, name="", version="")]
+def build_trainer(
+    cfg: DictConfig,
+    output_dir: Path,
+    callbacks: Sequence[Callback],
+    metrics: Sequence[Mapping[str, str]] = (),
+) -> L.Trainer:
+    """Return the trainer: one long epoch of `max_steps` optimizer steps, CSV always on.
+
+    Args:
+        cfg: The configuration.
+        output_dir: The run's folder.
+        callbacks: Beside the one that keeps checkpoints.
+        metrics: Rows that `metrics.csv` begins with, of a run that is gone on with.
+    """
+    loggers: list[Logger] = [MetricsFile(output_dir, metrics)]
     if cfg.logger.wandb is not None:
         loggers.append(build(cfg.logger.wandb, save_dir=str(output_dir)))
         loggers[-1].log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
@@ -316,7 +337,11 @@ def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callbac
         every_n_train_steps=cfg.trainer.checkpoint_every,
         enable_version_counter=False,
     )
+    # Lightning would save in the midst of a step, into a folder that jobs share; `paka.interrupt` requeues.
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return L.Trainer(
+        default_root_dir=output_dir,
+        plugins=[WholeCheckpoints(), *slurm],
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
         strategy=cfg.trainer.strategy,

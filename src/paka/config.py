@@ -6,7 +6,7 @@ import netrc
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,8 +17,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from paka import schema
+from paka import resuming, schema
 from paka.command_line import RANKS, check
+from paka.disk import full_disk
 from paka.rules import listed, validate
 from paka.run_folder import recorded
 from paka.sources.cache import default_cache
@@ -49,6 +50,7 @@ def wandb_offline() -> bool:
 schema.register()
 OmegaConf.register_new_resolver("paka.pid", os.getpid, replace=True)
 OmegaConf.register_new_resolver("paka.cache", lambda name: str(default_cache() / name), replace=True)
+OmegaConf.register_new_resolver("paka.folder", resuming.folder, replace=True)
 OmegaConf.register_new_resolver("paka.wandb_offline", wandb_offline, replace=True)
 
 
@@ -69,15 +71,24 @@ def build(node: DictConfig | Mapping[str, Any], **arguments: Any) -> Any:
         raise
 
 
-def entry(config_name: str, run: Run) -> Callable[[], None]:
+def entry(
+    config_name: str, run: Run, prepare: Callable[[Sequence[str]], list[str]] = list
+) -> Callable[[], None]:
     """Return the `main` of a program that runs `run` on the configuration `config_name`.
 
     Mistakes on the command line end the program with exit code 2 and one sentence each, before `run` may
     import anything heavy. What this package raises about its input ends it with exit code 1 and one sentence;
     `PAKA_TRACEBACK=1` shows where it came from.
+
+    Args:
+        config_name: Name of the primary configuration.
+        run: What is run.
+        prepare: Returns the command line as it is run of the one that was typed; its errors are mistakes on it.
     """
 
     def main() -> None:
+        job = resuming.job(sys.argv[1:])
+        _prepare(prepare)
         _refuse_mistakes(config_name)
         if _rank() > 0:
             sys.argv += _follower(sys.argv)
@@ -85,9 +96,10 @@ def entry(config_name: str, run: Run) -> Callable[[], None]:
 
         def task(cfg: DictConfig) -> float | None:
             try:
-                return run(cfg) if _rank() > 0 else recorded(Path(cfg.output_dir), lambda: run(cfg))
-            except USER_ERRORS as error:
-                sentence = None if _wants_traceback() else explain(error)
+                return run(cfg) if _rank() > 0 else recorded(Path(cfg.output_dir), lambda: run(cfg), job=job)
+            except (*USER_ERRORS, OSError) as error:
+                full = full_disk(error, Path(cfg.output_dir))
+                sentence = None if _wants_traceback() else str(full) if full else explain(error)
                 if sentence is None:
                     raise
                 sys.stderr.write(f"error: {sentence}\n")
@@ -99,6 +111,16 @@ def entry(config_name: str, run: Run) -> Callable[[], None]:
             sys.exit(1)
 
     return main
+
+
+def _prepare(prepare: Callable[[Sequence[str]], list[str]]) -> None:
+    """Put the command line as it is run into the place of the typed one, or end the program."""
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:])
+    except (ValueError, FileNotFoundError) as error:
+        if _rank() == 0:
+            sys.stderr.write(f"{error}\n")
+        sys.exit(2)
 
 
 def _refuse_mistakes(config_name: str) -> None:

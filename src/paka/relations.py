@@ -223,7 +223,20 @@ def _snapshots_to_choose_from(cfg: DictConfig) -> str | None:
     return f"snapshots: expected a number of optimizer steps with choose={cfg.choose}, got null"
 
 
+def _started_one_way(cfg: DictConfig) -> str | None:
+    if cfg.init_from is None:
+        return None
+    if cfg.resume is not None:
+        return (
+            "init_from: expected null with resume, which restores everything, got a path; set one of the two"
+        )
+    if cfg.backbone.weights is not None:
+        return "backbone.weights: expected null with init_from, whose weights take their place, got a path; set one of the two"
+    return None
+
+
 RELATIONS = (
+    Relation(("init_from", "resume", "backbone.weights"), _started_one_way),
     Relation(("snapshots", "choose"), _snapshots_to_choose_from),
     Relation(("data.parts", "data.weights"), _parts_have_weights),
     Relation(("backbone.pos_embed", "backbone.resampling.author"), _authors_are_on_record),

@@ -23,6 +23,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import Eva, VisionTransformer, load_state_dict_from_hf
 from torch import Tensor
 
+from paka.disk import as_os_error, whole
 from paka.key_tables import LAYOUTS, TIMM
 from paka.layouts import State, is_unused, recognise, to_timm
 
@@ -346,4 +347,5 @@ def save(network: Transformer, path: Path, **facts: str) -> None:
         facts: What goes into the file's metadata, such as its licence.
     """
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    safetensors.torch.save_file(state, path, metadata={"format": "pt", **facts})
+    with whole(path) as unfinished, as_os_error(SafetensorError):
+        safetensors.torch.save_file(state, unfinished, metadata={"format": "pt", **facts})
