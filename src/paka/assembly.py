@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +14,13 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from paka.applicable import applicable, check_some
 from paka.benchmark import Benchmark
+from paka.checkpoints import WholeCheckpoints
 from paka.config import build
 from paka.cores import loader_workers
 from paka.datamodule import PostTrainingData
@@ -227,15 +229,21 @@ def _device(name: str) -> torch.device:
 
 def starting_point(cfg: DictConfig) -> str:
     """Return in words where the backbone's weights come from."""
-    if cfg.backbone.weights is not None:
-        return f"weights {cfg.backbone.weights}"
+    if (taken := _taken(cfg)) is not None:
+        return f"weights {taken}"
     return "pretrained" if cfg.backbone.pretrained else "random weights"
+
+
+def _taken(cfg: DictConfig) -> str | None:
+    """Return the path of weights that are not the published ones; an evaluation has no `init_from`."""
+    taken: str | None = cfg.backbone.weights or OmegaConf.select(cfg, "init_from")
+    return taken
 
 
 def licence(cfg: DictConfig, encoder: Encoder) -> str:
     """Return the licence of the weights that the run starts from, as far as it is known."""
-    if cfg.backbone.weights is not None:
-        return f"that of {cfg.backbone.weights}; timm's own weights of this model: {encoder.licence}"
+    if (taken := _taken(cfg)) is not None:
+        return f"that of {taken}; timm's own weights of this model: {encoder.licence}"
     return encoder.licence if cfg.backbone.pretrained else "none: random weights"
 
 
@@ -254,15 +262,31 @@ def loading_lines(cfg: DictConfig, path: Path) -> str:
     )
 
 
-def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callback]) -> L.Trainer:
-    """Return the trainer: one long epoch of `max_steps` optimizer steps."""
+def build_trainer(
+    cfg: DictConfig,
+    output_dir: Path,
+    callbacks: Sequence[Callback],
+    metrics: Sequence[Mapping[str, str]] = (),
+) -> L.Trainer:
+    """Return the trainer: one long epoch of `max_steps` optimizer steps.
+
+    Args:
+        cfg: The configuration.
+        output_dir: The run's folder.
+        callbacks: Beside the one that keeps checkpoints.
+        metrics: Rows that `metrics.csv` begins with, of a run that is gone on with.
+    """
     checkpoint = ModelCheckpoint(
         dirpath=output_dir / "checkpoints",
         filename="last",
         every_n_train_steps=cfg.trainer.checkpoint_every,
         enable_version_counter=False,
     )
+    # Lightning would save in the midst of a step, into a folder that jobs share; `paka.interrupt` requeues.
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return L.Trainer(
+        default_root_dir=output_dir,
+        plugins=[WholeCheckpoints(), *slurm],
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
         strategy=cfg.trainer.strategy,
@@ -272,7 +296,7 @@ def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callbac
         gradient_clip_val=cfg.trainer.gradient_clip,
         log_every_n_steps=min(cfg.trainer.log_every, cfg.trainer.max_steps),
         deterministic=cfg.trainer.deterministic,
-        logger=build_loggers(cfg),
+        logger=build_loggers(cfg, metrics),
         callbacks=[*callbacks, checkpoint],
         use_distributed_sampler=False,
         enable_progress_bar=False,
@@ -280,9 +304,10 @@ def build_trainer(cfg: DictConfig, output_dir: Path, callbacks: Sequence[Callbac
     )
 
 
-def build_loggers(cfg: DictConfig) -> list[Logger]:
-    """Return the loggers, none of which has begun a run."""
-    return [build(node) for node in cfg.logger.values()]
+def build_loggers(cfg: DictConfig, metrics: Sequence[Mapping[str, str]] = ()) -> list[Logger]:
+    """Return the loggers, none of which has begun a run; `metrics` are rows that `metrics.csv` begins with."""
+    known = {"csv": {"before": metrics}}
+    return [build(node, **known.get(str(name), {})) for name, node in cfg.logger.items()]
 
 
 def logging(cfg: DictConfig, loggers: Sequence[Logger]) -> AbstractContextManager[None]:

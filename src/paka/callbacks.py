@@ -1,12 +1,10 @@
-"""Lightning callbacks: progress, evaluation while training, and an interrupt that loses nothing."""
+"""Lightning callbacks: progress, evaluation while training, and an alarm when it goes wrong."""
 
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
-from types import FrameType
 from typing import Any, cast
 
 import lightning as L
@@ -120,6 +118,14 @@ class DenseEvaluation(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(self.scores, step=step)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run has to know."""
+        return {"evaluated": self.evaluated, "scores": dict(self.scores)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.evaluated, self.scores = state_dict["evaluated"], state_dict["scores"]
+
 
 class HealthAlarm(L.Callback):
     """Say when tokens collapse, and stop when the loss is no number any more; at the first step and those that are logged.
@@ -173,39 +179,3 @@ class HealthAlarm(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         self.first, self.alarmed = state_dict["first"], state_dict["alarmed"]
-
-
-class Interrupt(L.Callback):
-    """Turn the first Ctrl-C into a stop after the current optimizer step; a second one stops at once.
-
-    Attributes:
-        requested: Whether a stop was asked for.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over SIGINT for the length of the training."""
-        del trainer, pl_module
-        self.previous = signal.signal(signal.SIGINT, self._request)
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Stop on all processes after the same step when one of them was interrupted."""
-        del pl_module, args
-        if trainer.world_size > 1:
-            self.requested = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
-        if self.requested:
-            trainer.should_stop = True
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give SIGINT back."""
-        del trainer, pl_module
-        signal.signal(signal.SIGINT, self.previous)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        sys.stderr.write("\nstopping after this step; press Ctrl-C again to stop at once\n")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,8 +19,9 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from paka import schema
+from paka import resuming, schema
 from paka.command_line import USER_ERRORS, check, rank
+from paka.disk import full_disk
 from paka.rules import listed, validate
 from paka.run_folder import recorded
 from paka.sources.cache import default_cache
@@ -63,8 +63,7 @@ OmegaConf.register_new_resolver("paka.pid", os.getpid, use_cache=True, replace=T
 OmegaConf.register_new_resolver("paka.cache", lambda name: str(default_cache() / name), replace=True)
 for resolver in (sweep, numbered, job):
     OmegaConf.register_new_resolver(f"paka.{resolver.__name__}", resolver, replace=True)
-
-
+OmegaConf.register_new_resolver("paka.folder", resuming.folder, replace=True)
 OmegaConf.register_new_resolver("paka.folder_name", folder_name, replace=True)
 OmegaConf.register_new_resolver("paka.job_folder", job_folder, replace=True)
 OmegaConf.register_new_resolver("paka.places_at_once", places_at_once, use_cache=True, replace=True)
@@ -87,22 +86,31 @@ def build(node: DictConfig | Mapping[str, Any], **arguments: Any) -> Any:
         raise
 
 
-def entry(config_name: str, run: Run) -> Callable[[], None]:
+def entry(
+    config_name: str, run: Run, prepare: Callable[[Sequence[str]], list[str]] = list
+) -> Callable[[], None]:
     """Return the `main` of a program that runs `run` on the configuration `config_name`.
 
     Mistakes on the command line end the program with exit code 2 and one sentence each, before `run` may
     import anything heavy. What this package raises about its input ends it with exit code 1 and one sentence;
     `PAKA_TRACEBACK=1` shows where it came from.
+
+    Args:
+        config_name: Name of the primary configuration.
+        run: What is run.
+        prepare: Returns the command line as it is run of the one that was typed; its errors are mistakes on it.
     """
 
     def main() -> None:
+        slurm = resuming.job(sys.argv[1:])
+        _prepare(prepare)
         _refuse_mistakes(config_name)
         if rank() > 0:
             sys.argv += _follower(sys.argv)
-        job = Job(run)
+        task = Job(run, slurm)
         with concluding():
-            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
-        if job.failed:
+            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)()
+        if task.failed:
             sys.exit(1)
 
     return main
@@ -113,34 +121,48 @@ class Job:
 
     Args:
         run: What is run.
+        slurm: The job of SLURM that this is, see `paka.resuming.job`.
 
     Attributes:
         failed: Whether it failed in this process.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.failed, self.arguments = run, False, [*sys.argv]
+    def __init__(self, run: Run, slurm: str) -> None:
+        self.run, self.slurm, self.failed, self.arguments = run, slurm, False, [*sys.argv]
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Run, and print why it failed; in a sweep the other jobs go on whatever happened."""
         sys.argv[:] = self.arguments  # as they were typed, whichever process this is
-        interrupt = signal.getsignal(signal.SIGINT)
         try:
             return as_job(cfg, self._recorded, first=rank() == 0) if in_sweep(cfg) else self._recorded(cfg)
-        except Exception as error:  # noqa: BLE001 - whatever a job of a sweep raises, the others go on
-            sentence = None if wants_traceback() else explain(error)
+        except Exception as error:
+            sentence = None if wants_traceback() else _sentence(error, cfg)
             if sentence is None and not in_sweep(cfg):
                 raise
             sys.stderr.write(f"error: {sentence}\n" if sentence else traceback.format_exc())
             self.failed = True
             return None
-        finally:
-            signal.signal(signal.SIGINT, interrupt)  # which a training that failed has not given back
 
     def _recorded(self, cfg: DictConfig) -> float | None:
         if rank() > 0 or "output_dir" not in cfg:  # a program without a folder of its own leaves no record
             return self.run(cfg)
-        return recorded(Path(cfg.output_dir), lambda: self.run(cfg))
+        return recorded(Path(cfg.output_dir), lambda: self.run(cfg), job=self.slurm)
+
+
+def _sentence(error: Exception, cfg: DictConfig) -> str | None:
+    """Return the sentence of an error that is the input's fault, or the disk's; None for any other."""
+    full = full_disk(error, Path(cfg.output_dir)) if "output_dir" in cfg else None
+    return str(full) if full else explain(error)
+
+
+def _prepare(prepare: Callable[[Sequence[str]], list[str]]) -> None:
+    """Put the command line as it is run into the place of the typed one, or end the program."""
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:])
+    except (ValueError, FileNotFoundError) as error:
+        if rank() == 0:
+            sys.stderr.write(f"{error}\n")
+        sys.exit(2)
 
 
 def _refuse_mistakes(config_name: str) -> None:

@@ -240,11 +240,21 @@ class PostTrainingData(L.LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of finished optimizer steps; it is all the loader needs to go on."""
-        return {"step": self.trainer.global_step if self.trainer else 0}
+        """Return the number of finished optimizer steps, all the loader needs to go on, and that of the images."""
+        return {"step": self.trainer.global_step if self.trainer else 0, "images": len(self.dataset.source)}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after the step that `state_dict` was saved at."""
+        """Go on after the step that `state_dict` was saved at.
+
+        Raises:
+            ValueError: There are more or fewer images than there were, so their order would be another.
+        """
+        known, found = state_dict.get("images", len(self.dataset.source)), len(self.dataset.source)
+        if known != found:
+            raise ValueError(
+                f"expected the {known} images of the run that is resumed, found {found}, so their order would be another: bring them "
+                "back, or start anew from its weights with init_from"
+            )
         self.first_step = state_dict["step"]
 
     def transfer_batch_to_device(self, batch: Views, device: torch.device, dataloader_idx: int) -> Views:

@@ -98,7 +98,7 @@ def weights_facts(cfg: DictConfig, encoder: Encoder) -> dict[str, str]:
 def next_command() -> str:
     """Return a command that shows something new after this run: another kernel, or another bandwidth."""
     rbf = HydraConfig.get().runtime.choices["kernel"] == "rbf"
-    return command_line("kernel.bandwidth=0.5" if rbf else "kernel=rbf")
+    return command_line("kernel.bandwidth=0.5" if rbf else "kernel=rbf", without=("resume",))
 
 
 def draw_curves(output_dir: Path) -> Figure:

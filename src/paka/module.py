@@ -70,7 +70,18 @@ class PostTraining(L.LightningModule):
             "objective": (self.objective, self.recipe.head_lr),
         }
         scales = layer_scales(self.student.encoder, self.recipe.layer_decay)
-        return self.optimizer(parameter_groups(modules, scales))
+        optimizer = self.optimizer(parameter_groups(modules, scales))
+        self.settings = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ]
+        return optimizer
+
+    def on_train_start(self) -> None:
+        """Give the optimizer its settings again: those of a checkpoint are the ones of another configuration."""
+        groups = cast(Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups
+        for group, settings in zip(groups, self.settings, strict=True):
+            group.update(settings)
 
     def training_step(self, batch: Views, batch_idx: int) -> Tensor:
         """Return the objective's loss of one batch of views, and log it with what tells how the tokens fare."""

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -17,22 +17,28 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from paka import assembly, choice, terminal, weights
+from paka import assembly, choice, resuming, terminal, warm_start, weights
 from paka.benchmark import Benchmark
-from paka.callbacks import DenseEvaluation, HealthAlarm, Interrupt, StepProgress
+from paka.callbacks import DenseEvaluation, HealthAlarm, StepProgress
+from paka.changes import plain
+from paka.checkpoints import Recorded
 from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
 from paka.evidence import weights_facts, write_evidence
 from paka.frames import Frame
+from paka.interrupt import Interrupt, is_requeued_by, requeue
 from paka.loggers import publish
 from paka.module import PostTraining
 from paka.precision import training_precision
-from paka.provenance import command_line, write_provenance
+from paka.provenance import write_provenance
 from paka.result import Result, printed
+from paka.resuming import LAST
+from paka.resumption import Resumption
 from paka.snapshots import Snapshots, estimate_files, snapshots
 from paka.sources import Source
 from paka.sweep_job import in_sweep
 from paka.tuning import merge
+from paka.warm_start import WarmStart
 
 
 def post_train(cfg: DictConfig) -> float | None:
@@ -46,40 +52,72 @@ def post_train(cfg: DictConfig) -> float | None:
         that took none is scored on the same images at its end. None outside of sweeps or without evaluation.
 
     Raises:
-        SystemExit: With 130 after Ctrl-C; the checkpoint to go on from has been written.
+        SystemExit: With 130 after Ctrl-C, 143 after SIGTERM, 138 after SLURM's warning; the checkpoint to go on from has been
+            written, if training had begun.
     """
     _quieten()
+    with Interrupt() as interrupt:
+        try:
+            return _post_train(cfg, interrupt)
+        except SystemExit:
+            _leave(cfg, interrupt)
+            raise
+
+
+def _post_train(cfg: DictConfig, interrupt: Interrupt) -> float | None:
+    """Post-train under an interrupt that is in charge of the signals."""
     output_dir = Path(cfg.output_dir)
-    if cfg.resume is not None and not Path(cfg.resume).is_file():
-        message = f"expected a checkpoint at resume={cfg.resume}, found no such file"
-        raise FileNotFoundError(message)
-    encoder = assembly.build_encoder(cfg)
+    resumption = None if cfg.resume is None else Resumption(cfg)
+    encoder, start = _start(cfg)
     source = assembly.build_source(cfg)
     benchmark = assembly.build_benchmark(cfg, cfg.split, encoder)
     module = assembly.build_module(cfg, copy.deepcopy(encoder), source)
+    told = [] if start is None else [start.fill(module, cfg.export)]
+    told += [] if resumption is None else resumption.told(module)
     data = assembly.build_data(cfg, encoder, source)
-    interrupt = Interrupt()
     evaluation = _evaluation(cfg, encoder)
-    kept = _snapshots(cfg, encoder)
-    callbacks = [interrupt, HealthAlarm(), *evaluation, *kept, StepProgress(cfg.backbone.batch_size)]
-    trainer = assembly.build_trainer(cfg, output_dir, callbacks)
+    callbacks = [
+        Recorded(plain(cfg), cfg.seed),
+        HealthAlarm(),
+        *evaluation,
+        *_snapshots(cfg, encoder),
+        StepProgress(cfg.backbone.batch_size),
+        interrupt,
+    ]
+    trainer = assembly.build_trainer(cfg, output_dir, callbacks, resumption.metrics if resumption else ())
     with assembly.logging(cfg, trainer.loggers):
-        facts = _facts(cfg, module, source, benchmark, _seconds_per_step(module, data, trainer))
-        _announce(cfg, facts)
+        steps = cfg.trainer.max_steps - (resumption.kept.step if resumption else 0)
+        facts = _facts(cfg, module, source, benchmark, steps * _seconds_per_step(module, data, trainer))
+        _announce(cfg, facts, told)
+        facts |= {"resumed": resumption.fact} if resumption else {}
         before = _run(benchmark, encoder, first=trainer.is_global_zero)
-        trainer.fit(module, data, ckpt_path=cfg.resume, weights_only=True)
-        if interrupt.requested:
-            _stop(cfg, trainer, output_dir)
-        if trainer.is_global_zero:
-            trained = _exported(cfg, module, encoder, source, facts)
-            if count := len(data.skipped.indices):
-                facts["skipped"] = f"{count} images that cannot be read, listed in skipped.csv"
-            report = write_evidence(cfg, facts, encoder, trained, benchmark, before)
-            publish(trainer.loggers, output_dir, report)
-    score = next((score for callback in evaluation for score in callback.scores.values()), None)
-    if score is None and in_sweep(cfg) and trainer.is_global_zero:
-        score = _validation_score(cfg, trained)
-    return score
+        _fit(cfg, trainer, module, data, interrupt)
+        if not trainer.is_global_zero:
+            return None
+        trained = _exported(cfg, module, encoder, source, facts)
+        if count := len(data.skipped.indices):
+            facts["skipped"] = f"{count} images that cannot be read, listed in skipped.csv"
+        report = write_evidence(cfg, facts, encoder, trained, benchmark, before)
+        publish(trainer.loggers, output_dir, report)
+    scores = [score for callback in evaluation for score in callback.scores.values()]
+    if not scores and in_sweep(cfg):
+        return _validation_score(cfg, trained)
+    return scores[0] if scores else None
+
+
+def _fit(
+    cfg: DictConfig, trainer: L.Trainer, module: PostTraining, data: PostTrainingData, interrupt: Interrupt
+) -> None:
+    """Train, and keep the last checkpoint also when a signal stops it.
+
+    Raises:
+        SystemExit: It was stopped.
+    """
+    trainer.fit(module, data, ckpt_path=cfg.resume, weights_only=True)
+    if interrupt.requested or cfg.trainer.max_steps % cfg.trainer.checkpoint_every:
+        trainer.save_checkpoint(Path(cfg.output_dir) / LAST)
+    if interrupt.received is not None:
+        raise SystemExit(128 + interrupt.received)
 
 
 def _validation_score(cfg: DictConfig, encoder: Encoder) -> float | None:
@@ -91,12 +129,25 @@ def _validation_score(cfg: DictConfig, encoder: Encoder) -> float | None:
     return printed(dataclasses.replace(benchmark, protocols={name: entry}).run(encoder)[name])
 
 
+def _start(cfg: DictConfig) -> tuple[Encoder, WarmStart | None]:
+    """Return the encoder that results are compared with, and all weights to start from if those are of another run."""
+    if cfg.init_from is None:
+        return assembly.build_encoder(cfg), None
+    unfilled = cfg.copy()
+    unfilled.backbone.pretrained = False
+    encoder = assembly.build_encoder(unfilled)
+    start = warm_start.read(cfg.init_from, encoder)
+    return start.encoder(cfg.export, encoder), start
+
+
 def _quieten() -> None:
     """Leave the terminal to the banner, the bar and the table."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for expected in (
         "Found .* module.s. in eval mode",  # the teacher, by design
         "Experiment logs directory .* exists",  # the run's own folder; it holds no earlier metrics
+        "Checkpoint directory .* exists",  # of the run that goes on
+        ".*resuming from a checkpoint that ended before the epoch",  # the sampler goes on, see `paka.datamodule`
         ".*does not have many workers",  # the number of loader processes is the user's choice
         ".*LeafSpec",  # Lightning's own use of torch
     ):
@@ -112,13 +163,16 @@ def _evaluation(cfg: DictConfig, encoder: Encoder) -> list[DenseEvaluation]:
 
 
 @rank_zero_only
-def _announce(cfg: DictConfig, facts: Mapping[str, str]) -> None:
-    """Print the banner, and write the resolved configuration and where the run came from."""
+def _announce(cfg: DictConfig, facts: Mapping[str, str], told: Sequence[str]) -> None:
+    """Print the banner and what more there is to tell, and write the resolved configuration and where the run came from."""
     output_dir = Path(cfg.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
-    write_provenance(output_dir / "provenance.json")
+    write_provenance(
+        output_dir / "provenance.json", before=None if cfg.resume is None else Path(cfg.resume).parent.parent
+    )
     terminal.banner("paka: post-training of frozen patch tokens", facts)
+    sys.stdout.writelines(f"{line}\n" for line in told)
 
 
 def _facts(
@@ -142,7 +196,7 @@ def _facts(
         "steps": f"{cfg.trainer.max_steps} of {cfg.backbone.batch_size} images, seed {cfg.seed}",
         "device": f"{cfg.trainer.accelerator}, {training_precision(cfg.trainer.precision, cfg.trainer.accelerator)}",
         "scored on": scored,
-        "forecast": f"{terminal.forecast(seconds * cfg.trainer.max_steps)} of training, then the evaluation",
+        "forecast": f"{terminal.forecast(seconds)} of training, then the evaluation",
         "folder": cfg.output_dir,
     }
 
@@ -196,11 +250,16 @@ def _run(benchmark: Benchmark | None, encoder: Encoder, *, first: bool) -> dict[
     return {} if benchmark is None or not first else benchmark.run(encoder)
 
 
-def _stop(cfg: DictConfig, trainer: L.Trainer, output_dir: Path) -> None:
-    """Save everything after Ctrl-C, say how to go on and leave."""
-    path = output_dir / "checkpoints" / "last.ckpt"
-    trainer.save_checkpoint(path)
-    if trainer.is_global_zero:
-        how = "" if in_sweep(cfg) else f"; to go on:\n  {command_line(f'resume={path}')}"
-        sys.stdout.write(f"\nstopped after step {trainer.global_step} of {cfg.trainer.max_steps}{how}\n")
-    raise SystemExit(130)
+@rank_zero_only
+def _leave(cfg: DictConfig, interrupt: Interrupt) -> None:
+    """Say after a signal how to go on, or have SLURM do it."""
+    if interrupt.received is None:
+        return
+    output_dir = Path(cfg.output_dir)
+    if is_requeued_by(interrupt.received):
+        sys.stdout.write(f"\n{requeue()}\n")
+    elif (output_dir / LAST).is_file():
+        how = "" if in_sweep(cfg) else f"; to go on:\n  {resuming.next_command(output_dir)}"
+        sys.stdout.write(f"\nstopped after step {interrupt.step} of {cfg.trainer.max_steps}{how}\n")
+    else:
+        sys.stdout.write("\nstopped before the first checkpoint; the same command starts anew\n")

@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def command_line(*more: str) -> str:
-    """Return this process's command line as a user would type it, with `more` overrides."""
+def command_line(*more: str, without: Collection[str] = ()) -> str:
+    """Return this process's command line as a user would type it, with `more` overrides and `without` those of some keys."""
     entry = "paka." + Path(sys.argv[0]).stem.removeprefix("paka-")
-    return shlex.join(["python", "-m", entry, *sys.argv[1:], *more])
+    kept = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in without]
+    return shlex.join(["python", "-m", entry, *kept, *more])
 
 
 def git_revision() -> str | None:
@@ -45,9 +47,20 @@ def git_revision() -> str | None:
         return None
 
 
-def write_provenance(path: Path) -> None:
-    """Write `provenance()` as JSON."""
-    path.write_text(json.dumps(provenance(), indent=2) + "\n")
+def write_provenance(path: Path, before: Path | None = None) -> None:
+    """Write `provenance()` as JSON.
+
+    Args:
+        path: The file.
+        before: Folder of the run that is gone on with, perhaps the same; what is known of its parts is kept under `before`, the
+            oldest first.
+    """
+    record = provenance()
+    earlier = None if before is None else before / path.name
+    if earlier is not None and earlier.is_file():
+        known = json.loads(earlier.read_text(encoding="utf-8"))
+        record["before"] = [*known.pop("before", []), known]
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _version(name: str) -> str | None:

@@ -247,8 +247,21 @@ def _is_installed(package: str | None) -> bool:
     return package is None or (found is not None and found.origin is not None)
 
 
+def _started_one_way(cfg: DictConfig) -> str | None:
+    if cfg.init_from is None:
+        return None
+    if cfg.resume is not None:
+        return (
+            "init_from: expected null with resume, which restores everything, got a path; set one of the two"
+        )
+    if cfg.backbone.weights is not None:
+        return "backbone.weights: expected null with init_from, whose weights take their place, got a path; set one of the two"
+    return None
+
+
 RELATIONS = (
     Relation(("logger",), _loggers_are_installed),
+    Relation(("init_from", "resume", "backbone.weights"), _started_one_way),
     Relation(("snapshots", "choose"), _snapshots_to_choose_from),
     Relation(("data.parts", "data.weights"), _parts_have_weights),
     Relation(("backbone.pos_embed", "backbone.resampling.author"), _authors_are_on_record),

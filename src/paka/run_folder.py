@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from paka.disk import whole
+
 if TYPE_CHECKING:
     from paka.scores import Score
 
 State = Literal["running", "finished", "failed", "stopped", "killed"]
-"""`stopped` by the user, `killed` by anything that left it no time to say so."""
+"""`stopped` by a signal and whole, `killed` by anything that left it no time to say so."""
 
 STATUS = "status.json"
+
+STOPS = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+"""Exit codes of a run that a signal stopped."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Status:
         error: Why it failed, in a sentence; empty unless it did.
         host: Name of the machine.
         pid: Number of the process there.
+        job: What it is recognised by when SLURM starts its job again, see `paka.resuming.job`; empty outside of SLURM.
     """
 
     state: State
@@ -45,16 +52,18 @@ class Status:
     error: str = ""
     host: str = ""
     pid: int = 0
+    job: str = ""
 
 
-def recorded(folder: Path, run: Callable[[], float | None]) -> float | None:
+def recorded(folder: Path, run: Callable[[], float | None], *, job: str = "") -> float | None:
     """Return what `run` returns, and keep in `folder` how it stands, from now to its end, whatever that is.
 
     Args:
         folder: The run's folder.
         run: What is run; whatever it raises is raised again.
+        job: Its job of SLURM, see `Status`.
     """
-    status = Status("running", _now(), host=platform.node(), pid=os.getpid())
+    status = Status("running", _now(), host=platform.node(), pid=os.getpid(), job=job)
     with _recording(folder, status):
         score = run()
     _write(folder, replace(status, state="finished", ended=_now(), score=score))
@@ -68,17 +77,20 @@ def _recording(folder: Path, status: Status) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        stops = isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == 130)
+        stops = isinstance(error, KeyboardInterrupt) or (
+            isinstance(error, SystemExit) and error.code in STOPS
+        )
         reason = "" if stops else str(error) or type(error).__name__
-        _write(folder, replace(status, state="stopped" if stops else "failed", ended=_now(), error=reason))
+        with suppress(OSError):  # of a full disk, which is not what the error was, or is told by it
+            _write(
+                folder, replace(status, state="stopped" if stops else "failed", ended=_now(), error=reason)
+            )
         raise
 
 
 def _write(folder: Path, status: Status) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{STATUS}.{os.getpid()}"
-    unfinished.write_text(json.dumps(asdict(status), indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / STATUS)
+    with whole(folder / STATUS) as unfinished:
+        unfinished.write_text(json.dumps(asdict(status), indent=2) + "\n", encoding="utf-8")
 
 
 def _now() -> str:

@@ -228,6 +228,7 @@ class Train:
 
     seed: int = MISSING
     resume: str | None = MISSING
+    init_from: str | None = MISSING
     split: str = MISSING
     export: str = MISSING
     snapshots: int | None = MISSING

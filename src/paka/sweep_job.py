@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import sys
@@ -29,9 +28,6 @@ PLACES = "PAKA_SIDE_BY_SIDE"
 
 NOT_COMPARED = ("output_dir", "sweep_dir", "resume", "run_name", "cache", "cache_limit", "logger")
 """Keys that may change when a job is gone on with: paths, names, and what is logged where."""
-
-METRICS, EARLIER = "metrics.csv", "metrics_earlier.csv"
-"""What a job logs, and until it ends what it had logged when it was stopped."""
 
 Run = Callable[[DictConfig], float | None]
 
@@ -145,16 +141,10 @@ def _go_on(folder: Path, cfg: DictConfig, run: Run, *, first: bool) -> float | N
     _say(first, f"\n{_title()}{', from its last checkpoint' if resumes else ''}")
     if not first:
         return run(cfg)
-    if resumes:
-        join_metrics(folder / EARLIER, folder / METRICS, folder / EARLIER)
-    else:
+    if not resumes:
         _clear(folder)
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)  # what is killed early is still known again
-    score = run(cfg)
-    if (folder / EARLIER).is_file():
-        join_metrics(folder / EARLIER, folder / METRICS, folder / METRICS)
-        (folder / EARLIER).unlink()
-    return score
+    return run(cfg)
 
 
 def _is_whole(checkpoint: Path) -> bool:
@@ -177,34 +167,6 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def join_metrics(earlier: Path, later: Path, joined: Path) -> None:
-    """Write the rows of two tables of metrics as one, ordered by step; what both hold is taken from the later one.
-
-    Args:
-        earlier: Table of what was logged first; it need not exist.
-        later: Table of what was logged after that; it need not exist.
-        joined: Where both are written; may be one of the two.
-    """
-    rows = {_kind(row): row for path in (earlier, later) if path.is_file() for row in _rows(path)}
-    if not rows:
-        return
-    columns = sorted({column for row in rows.values() for column in row})
-    with joined.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(sorted(rows.values(), key=lambda row: int(row["step"])))
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]  # not what was cut off
-
-
-def _kind(row: Mapping[str, str]) -> tuple[str, frozenset[str]]:
-    """Return what tells a row from others: its step, and what it holds."""
-    return row["step"], frozenset(column for column, value in row.items() if value)
 
 
 @contextmanager

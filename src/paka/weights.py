@@ -23,6 +23,7 @@ from timm.models import Eva, VisionTransformer, load_state_dict_from_hf
 from torch import Tensor
 
 from paka.digests import sha256
+from paka.disk import as_os_error, whole
 from paka.key_tables import LAYOUTS, TIMM
 from paka.layouts import State, is_unused, recognise, to_timm
 
@@ -348,4 +349,5 @@ def save(network: Transformer, path: Path, **facts: str) -> None:
         facts: What goes into the file's metadata, such as its licence.
     """
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    safetensors.torch.save_file(state, path, metadata={"format": "pt", **facts})
+    with whole(path) as unfinished, as_os_error(SafetensorError):
+        safetensors.torch.save_file(state, unfinished, metadata={"format": "pt", **facts})
