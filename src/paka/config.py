@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from paka import schema
+from paka import command_help, completion, schema
 from paka.command_line import USER_ERRORS, check, rank
 from paka.rules import listed, validate
 from paka.run_folder import recorded
@@ -96,6 +96,7 @@ def entry(config_name: str, run: Run) -> Callable[[], None]:
     """
 
     def main() -> None:
+        _answer_questions(config_name)
         _refuse_mistakes(config_name)
         if rank() > 0:
             sys.argv += _follower(sys.argv)
@@ -141,6 +142,25 @@ class Job:
         if rank() > 0 or "output_dir" not in cfg:  # a program without a folder of its own leaves no record
             return self.run(cfg)
         return recorded(Path(cfg.output_dir), lambda: self.run(cfg))
+
+
+def _answer_questions(config_name: str) -> None:
+    """End the program with an answer if its command line asks for one; what is left to Hydra only prints, too."""
+    if "--version" in sys.argv[1:]:
+        _say(command_help.version())
+    arguments, _ = get_args_parser().parse_known_args()
+    if any((arguments.help, arguments.hydra_help, arguments.shell_completion, arguments.info, arguments.cfg)):
+        command_help.end_with_the_pipe()
+    if arguments.shell_completion:
+        completion.prepare()
+    answer = command_help.answer(CONF_DIR, config_name, arguments, sys.argv[1:])
+    if answer is not None:
+        _say(answer)
+
+
+def _say(answer: str) -> None:
+    sys.stdout.write(f"{answer}\n")
+    sys.exit()
 
 
 def _refuse_mistakes(config_name: str) -> None:
