@@ -6,7 +6,7 @@ WHEEL_VENV := .wheel-venv
 
 unexport PYTHONPATH # paka is what is installed
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types wheel clean
+.PHONY: help demo test test-slow lint types docs wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ lint: .venv/.installed ## check style and formatting
 types: .venv/.installed ## check types
 	$(BIN)/mypy
 
+docs: .venv/.installed ## build the documentation into docs/_build; a warning is an error
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 docs docs/_build
+	@echo "docs/_build/index.html"
+
 # The second environment sees the dependencies of .venv through a path file, but takes paka from the wheel alone:
 # the wheel's own folder comes first on the path, and editable installs of .venv are not processed there.
 wheel: .venv/.installed ## build the wheel, install it elsewhere and run it from an empty folder
@@ -49,5 +53,5 @@ wheel: .venv/.installed ## build the wheel, install it elsewhere and run it from
 		&& rm -rf "$$folder"
 
 clean: ## remove environments, caches and builds
-	rm -rf .venv $(WHEEL_VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv $(WHEEL_VENV) dist build docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

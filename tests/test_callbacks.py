@@ -1,4 +1,4 @@
-"""The health alarm: it speaks once, of the right numbers, and stops what is not finite."""
+"""The health alarm speaks once, of the right numbers; progress tells how far a run is, on terminals and in logs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from paka.callbacks import HealthAlarm
+from paka.callbacks import HealthAlarm, StepProgress
 
 
 def after_step(alarm: HealthAlarm, step: int, rank: float, loss: float = 0.5) -> None:
@@ -54,3 +54,57 @@ def test_a_loss_that_is_no_number_stops_the_run(loss: float) -> None:
 def test_nothing_logged_yet_is_no_alarm() -> None:
     trainer: Any = SimpleNamespace(global_step=10, callback_metrics={}, log_every_n_steps=5)
     HealthAlarm().on_train_batch_end(trainer, None)  # type: ignore[arg-type]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def progress(capsys: pytest.CaptureFixture[str], steps: int, seconds: float, first: int = 0) -> list[str]:
+    """Lines of a run of `steps` steps that take `seconds` each."""
+    clock = Clock()
+    shown = StepProgress(batch_size=16, clock=clock)
+    trainer: Any = SimpleNamespace(
+        global_step=first, max_steps=steps, is_global_zero=True, callback_metrics={"loss": torch.tensor(0.5)}
+    )
+    shown.on_train_start(trainer, None)  # type: ignore[arg-type]
+    for step in range(first + 1, steps + 1):
+        trainer.global_step = step
+        clock.now += seconds
+        shown.on_train_batch_end(trainer, None)  # type: ignore[arg-type]
+    shown.on_train_end(trainer, None)  # type: ignore[arg-type]
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_log_has_a_line_for_each_tenth_with_the_time_that_is_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = progress(capsys, steps=120, seconds=2.0)
+    assert len(lines) == 10
+    assert lines[0] == "step 12/120  loss 0.5  8 images/s  about 3 min 40 s left"
+    assert lines[-1] == "step 120/120  loss 0.5  8 images/s"
+
+
+def test_a_resumed_run_counts_its_own_steps_only(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = progress(capsys, steps=120, seconds=2.0, first=60)
+    assert lines[0] == "step 72/120  loss 0.5  8 images/s  about 1 min 40 s left"
+
+
+def test_a_long_run_is_never_silent_for_long(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = progress(capsys, steps=1000, seconds=60.0)
+    assert len(lines) == 100, "every ten minutes of 17 hours"
+    assert lines[0].endswith("about 16 h 30 min left")
+
+
+def test_colours_may_be_forced_into_a_log_but_nothing_moves_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    lines = progress(capsys, steps=20, seconds=2.0)
+    assert len(lines) == 10
+    assert not any("\x1b" in line for line in lines)

@@ -132,3 +132,18 @@ def test_a_table_of_scores_alone_shows_their_own_interval_and_no_empty_column():
     header, _, row, _ = written(console).splitlines()
     assert header.split() == ["protocol", "before", "95", "%", "interval", "memory", "k"]
     assert row.split() == ["in_context", "40.00", "[38.50,", "41.50]", "10240", "30"]
+
+
+@pytest.mark.parametrize(
+    ("set_", "coloured"),
+    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)],
+)
+def test_colours_follow_the_terminal_and_what_the_environment_asks(monkeypatch, capsys, set_, coloured):
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in set_.items():
+        monkeypatch.setenv(name, value)
+    print_table(SCORES, standard_output())
+    text = capsys.readouterr().out
+    assert ("\x1b[1;32m" in text) == coloured

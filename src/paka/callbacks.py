@@ -5,41 +5,50 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import lightning as L
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from paka.benchmark import Benchmark
 from paka.head import Branch
+from paka.progress import animated, duration
 from paka.result import printed
+from paka.terminal import standard_output
+
+SILENCE = 600.0
+"""Seconds after which a run without a terminal says where it is, however long a tenth of it takes."""
 
 
 class StepProgress(L.Callback):
-    """One bar over the run's optimizer steps with loss, CKA, learning rate and images/s.
+    """One bar over the run's optimizer steps with loss, CKA, learning rate, images/s and the time that is left.
 
-    Without a terminal it prints a line for every tenth of the run instead.
+    Without a terminal it prints a line for every tenth of the run instead, and at least every ten minutes, so that
+    the log of a batch job tells how far it is.
 
     Args:
         batch_size: Images per optimizer step.
         shown: Logged values to show, in this order, when the run logs them.
+        clock: Returns seconds.
     """
 
-    def __init__(self, batch_size: int, shown: tuple[str, ...] = ("loss", "cka", "lr")) -> None:
-        self.batch_size, self.shown = batch_size, shown
-        self.console = Console()
+    def __init__(
+        self,
+        batch_size: int,
+        shown: tuple[str, ...] = ("loss", "cka", "lr"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.batch_size, self.shown, self.clock = batch_size, shown, clock
+        self.console = standard_output()
         self.bar: Progress | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar."""
         del pl_module
-        self.started, self.first_step, self.last_step = (
-            time.monotonic(),
-            trainer.global_step,
-            trainer.global_step,
-        )
-        if not trainer.is_global_zero or not self.console.is_terminal:
+        self.started = self.spoke = self.clock()
+        self.first_step = self.last_step = trainer.global_step
+        if not trainer.is_global_zero or not animated(self.console):
             return
         columns = (
             TextColumn("post-train"),
@@ -47,7 +56,7 @@ class StepProgress(L.Callback):
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
         )
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console)
+        self.bar = Progress(*columns, console=self.console)
         self.task = self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
         self.bar.start()
 
@@ -60,7 +69,8 @@ class StepProgress(L.Callback):
         self.last_step = step
         if self.bar is not None:
             self.bar.update(self.task, completed=step, description=self._describe(trainer))
-        elif 10 * step // trainer.max_steps > 10 * (step - 1) // trainer.max_steps:
+        elif self._is_due(step, trainer.max_steps):
+            self.spoke = self.clock()
             self.console.print(f"step {step}/{trainer.max_steps}  {self._describe(trainer)}", highlight=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -80,11 +90,16 @@ class StepProgress(L.Callback):
             self.bar.stop()
             self.bar = None
 
+    def _is_due(self, step: int, steps: int) -> bool:
+        return 10 * step // steps > 10 * (step - 1) // steps or self.clock() - self.spoke >= SILENCE
+
     def _describe(self, trainer: L.Trainer) -> str:
         logged = trainer.callback_metrics
-        rate = self.batch_size * (self.last_step - self.first_step) / (time.monotonic() - self.started)
+        done, left = self.last_step - self.first_step, trainer.max_steps - self.last_step
+        seconds = max(self.clock() - self.started, 1e-9)
         values = [f"{name} {float(logged[name]):.3g}" for name in self.shown if name in logged]
-        return "  ".join([*values, f"{rate:.0f} images/s"])
+        rest = [f"about {duration(seconds / done * left)} left"] if left else []
+        return "  ".join([*values, f"{self.batch_size * done / seconds:.0f} images/s", *rest])
 
 
 class DenseEvaluation(L.Callback):

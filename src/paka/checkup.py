@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from paka import terminal
@@ -23,6 +23,7 @@ from paka.contact_sheet import draw
 from paka.findings import SplitFindings, printable, summary
 from paka.inspection import DATA, inspect
 from paka.inspection import Progress as Told
+from paka.progress import TimeLeft, animated, duration
 from paka.provenance import command_line, write_provenance
 
 GROUPS = ("data", "benchmark")
@@ -161,9 +162,9 @@ def _facts(cfg: DictConfig) -> dict[str, str]:
 @contextmanager
 def _bar(console: Console) -> Iterator[Told]:
     """Show a bar in a terminal; it has no thread of its own, as processes are forked meanwhile."""
-    columns = TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeLeft()
     shown = Progress(
-        *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
+        *columns, console=console, transient=True, auto_refresh=False, disable=not animated(console)
     )
     tasks: dict[str, Any] = {}
     with shown:
@@ -331,7 +332,7 @@ def _close(
     """
     read = sum(split["read"] for split in found["splits"])
     be = "are" if " and " in name else "is"
-    verdict = f"\n{name} {be} sound: {read:,} images read in {seconds:.1f} s"
+    verdict = f"\n{name} {be} sound: {read:,} images read in {duration(seconds)}"
     if found["sound"]:
         console.print(Text(verdict, style="bold green"))
     console.print(Text("\nFiles", style="bold"))

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from paka import resuming, schema
+from paka import command_help, completion, resuming, schema
 from paka.command_line import USER_ERRORS, check, rank
 from paka.disk import full_disk
 from paka.rules import listed, validate
@@ -102,6 +102,7 @@ def entry(
     """
 
     def main() -> None:
+        _answer_questions(config_name)
         slurm = resuming.job(sys.argv[1:])
         _prepare(prepare)
         _refuse_mistakes(config_name)
@@ -163,6 +164,25 @@ def _prepare(prepare: Callable[[Sequence[str]], list[str]]) -> None:
         if rank() == 0:
             sys.stderr.write(f"{error}\n")
         sys.exit(2)
+
+
+def _answer_questions(config_name: str) -> None:
+    """End the program with an answer if its command line asks for one; what is left to Hydra only prints, too."""
+    if "--version" in sys.argv[1:]:
+        _say(command_help.version())
+    arguments, _ = get_args_parser().parse_known_args()
+    if any((arguments.help, arguments.hydra_help, arguments.shell_completion, arguments.info, arguments.cfg)):
+        command_help.end_with_the_pipe()
+    if arguments.shell_completion:
+        completion.prepare()
+    answer = command_help.answer(CONF_DIR, config_name, arguments, sys.argv[1:])
+    if answer is not None:
+        _say(answer)
+
+
+def _say(answer: str) -> None:
+    sys.stdout.write(f"{answer}\n")
+    sys.exit()
 
 
 def _refuse_mistakes(config_name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
 Item = TypeVar("Item")
 
@@ -89,6 +91,15 @@ class Steps:
             self.bar.update(self.bar.task_ids[0], completed=self.done, description=self.name, left=left)
 
 
+class TimeLeft(ProgressColumn):
+    """The time that is left, as `duration` says it."""
+
+    def render(self, task: Task) -> Text:
+        """Return it; nothing as long as it cannot be told."""
+        left = task.time_remaining
+        return Text(f"about {duration(left)} left" if left else "")
+
+
 @contextmanager
 def showing(steps: Steps, console: Console, title: str) -> Iterator[Steps]:
     """Show the steps that `step` makes within: as one bar on a terminal, else as a line after each.
@@ -99,7 +110,7 @@ def showing(steps: Steps, console: Console, title: str) -> Iterator[Steps]:
         title: What the whole is called.
     """
     steps.console = console
-    if console.is_terminal:
+    if animated(console):
         columns = (
             TextColumn(title),
             BarColumn(30),
@@ -135,7 +146,7 @@ def step(kind: str, name: str) -> Iterator[None]:
     begun = steps.clock()
     yield
     steps.end()
-    if steps.console is not None and not steps.console.is_terminal:
+    if steps.console is not None and not animated(steps.console):
         left = steps.remaining
         rest = f", about {duration(left)} left" if left and steps.left else ""
         number = steps.count - len(steps.left)
@@ -151,7 +162,7 @@ def pass_over(kind: str, name: str) -> None:
         return
     if kind in steps.left:
         steps.left.remove(kind)
-    if steps.console is not None and not steps.console.is_terminal:
+    if steps.console is not None and not animated(steps.console):
         number = steps.count - len(steps.left)
         steps.console.print(f"{number}/{steps.count}  {name}  kept from before", highlight=False)
 
@@ -173,6 +184,11 @@ def report(share: float) -> None:
     steps = _STEPS.get()
     if steps is not None:
         steps.report(share)
+
+
+def animated(console: Console) -> bool:
+    """Return whether a line can be drawn again where a console prints: `FORCE_COLOR` colours a log, and animates none."""
+    return console.is_interactive and (console.file.isatty() or "FORCE_COLOR" not in os.environ)
 
 
 def duration(seconds: float) -> str:
