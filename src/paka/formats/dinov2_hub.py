@@ -8,7 +8,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from paka import weights
 from paka.encoder import create_encoder
 from paka.formats import WEIGHTS, Export, Format, Written
 from paka.formats.anatomy import Anatomy, anatomy
