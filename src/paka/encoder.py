@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         self.layers = None if layers is None else _check_layers(layers, len(model.blocks))
         for block in model.blocks[self.layers[-1] + 1 :] if self.layers else ():
             block.requires_grad_(requires_grad=False)
-        self.transform = ImageTransform(self.patch_size, min(self.native_size))
+        self.transform = ImageTransform(self.patch_size, min(model.patch_embed.grid_size) * self.patch_size)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255.0, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255.0, persistent=False)
 
@@ -100,14 +100,19 @@ class Encoder(nn.Module):
         return True
 
     @property
+    def published(self) -> dict[str, Any]:
+        """What timm records of the model's published weights."""
+        return cast(dict[str, Any], self.model.pretrained_cfg)
+
+    @property
     def licence(self) -> str:
         """The licence of the published weights, as timm records it; `unknown` where it does not."""
-        return str(_published(self.model).get("license") or "unknown")
+        return str(self.published.get("license") or "unknown")
 
     @property
     def native_size(self) -> tuple[int, int]:
         """Height and width in pixels of the images that the published weights were made for."""
-        return cast(tuple[int, int], tuple(_published(self.model)["input_size"][1:]))
+        return cast(tuple[int, int], tuple(self.published["input_size"][1:]))
 
     @overload
     def forward(self, images: Tensor, *, attention: bool = ...) -> Tokens: ...
@@ -178,11 +183,6 @@ class Encoder(nn.Module):
         return patches, prefixes
 
 
-def _published(network: Transformer) -> dict[str, Any]:
-    """Return what timm records of a model's published weights."""
-    return cast(dict[str, Any], network.pretrained_cfg)
-
-
 def _check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     found = tuple(layer + depth if layer < 0 else layer for layer in layers)
     if not found or not all(0 <= layer < depth for layer in found) or sorted(set(found)) != list(found):
@@ -237,7 +237,7 @@ def create_encoder(
         weights.load_published(network, model)
     if resampling is not None:
         _resample(model, network, Resampling(**resampling))
-    config = _published(network)
+    config = cast(dict[str, Any], network.pretrained_cfg)
     return Encoder(network, mean=tuple(config["mean"]), std=tuple(config["std"]), layers=layers)
 
 

@@ -7,6 +7,7 @@ import sys
 from omegaconf import DictConfig
 
 from paka.config import entry
+from paka.run_folder import RunFolder
 
 
 def run(cfg: DictConfig) -> None:
@@ -15,6 +16,7 @@ def run(cfg: DictConfig) -> None:
     Raises:
         SystemExit: With 130 after Ctrl-C.
     """
+    RunFolder(cfg.run)  # refuses what is no run's folder
     try:
         # Torch takes seconds to import, so it is imported only once the configuration is known to be good.
         from paka.exporting import export

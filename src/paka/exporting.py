@@ -55,7 +55,7 @@ def export(cfg: DictConfig) -> None:
         checks[name] = _write(name, target, run, found, exported)
     terminal.print_facts(console, {f"checked {name}": said for name, said in checks.items()})
     upload = shlex.join(["hf", "upload", "USER/NAME", str(next(iter(targets.values())))])
-    terminal.closing([], {name: target for name, target in targets.items()}, upload, console=console)
+    terminal.closing([], targets, upload, console=console)
 
 
 def _targets(cfg: DictConfig, run: RunFolder) -> dict[str, Path]:
@@ -177,7 +177,7 @@ def _base_model(cfg: DictConfig, found: RunEncoder) -> str:
     """Return the name of the start weights on the hub; empty if they are not of it."""
     node = cfg.backbone.encoder
     from_hub = cfg.backbone.pretrained and cfg.backbone.weights is None and "packaged" not in node
-    return str(found.encoder.model.pretrained_cfg.get("hf_hub_id") or "") if from_hub else ""
+    return str(found.encoder.published.get("hf_hub_id") or "") if from_hub else ""
 
 
 def _encoder_facts(exported: Export) -> dict[str, str]:

@@ -61,7 +61,8 @@ class Export:
     @torch.inference_mode()
     def patches(self, images: Tensor) -> Tensor:
         """Return patch tokens of pictures, (B, N, D), row by row."""
-        return self.encoder(images).patches.flatten(1, 2)
+        tokens: Tensor = self.encoder(images).patches.flatten(1, 2)
+        return tokens
 
 
 @dataclass(frozen=True)

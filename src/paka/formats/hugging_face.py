@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import RotaryEmbeddingDinoV3
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 
 from paka.formats import WEIGHTS, Export, Format, Written, check_difference
 from paka.formats.anatomy import Anatomy, anatomy
@@ -66,6 +66,7 @@ def _dinov2_refusal(export: Export, *, registers: bool) -> str | None:
 
 
 def _dinov2_settings(export: Export, body: Anatomy) -> dict[str, Any]:
+    del export
     registers = {"num_register_tokens": body.registers} if body.registers else {}
     gated = body.mlp == "packed"
     return {"mlp_ratio": mlp_ratio(body), "use_swiglu_ffn": gated, **registers, "hidden_act": "gelu"}
@@ -234,8 +235,9 @@ def _checked(export: Export, folder: Path, kind: Kind) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' bar off the terminal."""
-    from transformers.utils import logging
+    from transformers import utils
 
+    logging: Any = utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
