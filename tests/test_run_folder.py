@@ -46,6 +46,7 @@ def test_a_finished_run_keeps_its_score(tmp_path: Path) -> None:
         (ZeroDivisionError(), "failed", "ZeroDivisionError"),
         (KeyboardInterrupt(), "stopped", ""),
         (SystemExit(130), "stopped", ""),
+        (SystemExit(143), "stopped", ""),
         (SystemExit(1), "failed", "1"),
     ],
 )

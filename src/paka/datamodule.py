@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,7 +271,14 @@ class PostTrainingData(L.LightningDataModule):
 
 
 def _single_threaded(worker: int) -> None:
-    """Keep a loader process to one thread; its images come from its own cores, not everyone's."""
+    """Keep a loader process to one thread, because its images come from its own cores, and alive while a run stops.
+
+    Ctrl-C and SLURM send their signals to all processes. If a loader process died of one, the step that the run wants to
+    end would fail; of SIGTERM, by which its own process may also be rid of it, it dies a minute late.
+    """
     del worker
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))

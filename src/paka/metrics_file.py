@@ -32,7 +32,7 @@ class MetricsFile(CSVLogger):
     @property
     def experiment(self) -> Any:
         """The writer; on the first process it has written the rows before."""
-        if self._experiment is None and rank_zero_only.rank == 0:
+        if self._experiment is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # Lightning sets it
             self._experiment = _Writer(self.log_dir, self.before)
         return super().experiment
 

@@ -147,6 +147,8 @@ def _quieten() -> None:
         "Found .* module.s. in eval mode",  # the teacher, by design
         "Experiment logs directory .* exists",  # the run's own folder; it holds no earlier metrics
         "Checkpoint directory .* exists",  # of the run that goes on
+        "Be aware that when using `ckpt_path`, callbacks",  # those that were configured otherwise
+        "The dirpath has changed",  # the run goes on in a folder of its own
         ".*resuming from a checkpoint that ended before the epoch",  # the sampler goes on, see `paka.datamodule`
         ".*does not have many workers",  # the number of loader processes is the user's choice
         ".*LeafSpec",  # Lightning's own use of torch

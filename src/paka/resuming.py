@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
@@ -131,7 +131,7 @@ def _refuse_running(run: RunFolder) -> None:
     """
     first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     status = run.status
-    if first and status is not None and run.state == "running" and status.job != job(sys.argv[1:]):
+    if first and status is not None and run.state == "running":
         message = (
             f"expected a run that has stopped, {run.path} is running as process {status.pid} of {status.host}: stop it first; if it is "
             f"gone, delete {run.path / 'status.json'}"
@@ -142,7 +142,7 @@ def _refuse_running(run: RunFolder) -> None:
 def _taken_over(run: RunFolder, typed: set[str]) -> Iterator[str]:
     """Yield the overrides of a run that were not typed anew; an option typed anew brings its own values."""
     record = run.path / ".hydra" / "overrides.yaml"
-    overrides = OmegaConf.load(record) if record.is_file() else []
+    overrides: Iterable[object] = OmegaConf.load(record) if record.is_file() else ()
     for override in map(str, overrides):
         key = _key(override)
         if (
