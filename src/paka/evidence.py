@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from paka import assembly, terminal, weights
+from paka import assembly, feature_visualizer, terminal, weights
 from paka.benchmark import Benchmark
 from paka.document import Figure
 from paka.encoder import Encoder
@@ -63,14 +63,20 @@ def write_evidence(
             command=command_line(),
             provenance=provenance(),
             galleries=galleries,
-            training=[draw_curves(output_dir)],
+            training=[draw_curves(output_dir), *feature_visualizer.figures(output_dir / "figures")],
             harm=harm,
             skipped={} if benchmark is None else benchmark.skipped,
             loading=assembly.loading_lines(cfg, path),
         ),
     )
     others = ("results.csv", "harm.csv", "metrics.csv", "skipped.csv", "choice.csv")
-    paths = {path.name: path, **written, **{name: output_dir / name for name in others}}
+    animation = output_dir / "figures" / feature_visualizer.ANIMATION
+    paths = {
+        path.name: path,
+        **written,
+        **{name: output_dir / name for name in others},
+        animation.name: animation,
+    }
     terminal.closing(scores, {name: path for name, path in paths.items() if path.exists()}, next_command())
 
 

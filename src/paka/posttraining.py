@@ -22,6 +22,7 @@ from paka.callbacks import DenseEvaluation, HealthAlarm, Interrupt, StepProgress
 from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
 from paka.evidence import weights_facts, write_evidence
+from paka.feature_visualizer import FeatureVisualizer
 from paka.frames import Frame
 from paka.module import PostTraining
 from paka.precision import training_precision
@@ -58,7 +59,9 @@ def post_train(cfg: DictConfig) -> float | None:
     interrupt = Interrupt()
     evaluation = _evaluation(cfg, encoder)
     kept = _snapshots(cfg, encoder)
-    callbacks = [interrupt, HealthAlarm(), *evaluation, *kept, StepProgress(cfg.backbone.batch_size)]
+    pictures = _visualizer(cfg, data, encoder)
+    callbacks = [interrupt, HealthAlarm(), *evaluation, *kept, *pictures]
+    callbacks.append(StepProgress(cfg.backbone.batch_size))
     trainer = assembly.build_trainer(cfg, output_dir, callbacks)
     with assembly.finishing(trainer):
         facts = _facts(cfg, module, source, benchmark, _seconds_per_step(module, data, trainer))
@@ -152,6 +155,17 @@ def _snapshots(cfg: DictConfig, encoder: Encoder) -> list[Snapshots]:
         return []
     folder, facts = Path(cfg.output_dir) / "snapshots", weights_facts(cfg, encoder)
     return [Snapshots(folder, every=cfg.snapshots, branch=cfg.export, plain=encoder, facts=facts)]
+
+
+def _visualizer(cfg: DictConfig, data: PostTrainingData, encoder: Encoder) -> list[FeatureVisualizer]:
+    """Return the callback that draws tokens and kernels while training, if that is asked for."""
+    if cfg.visualize is None:
+        return []
+    folder, grid = Path(cfg.output_dir) / "figures", cfg.backbone.global_grid
+    frame = Frame(grid, grid, encoder.patch_size, "keep")
+    return [
+        FeatureVisualizer(folder, data.dataset, frame, every=cfg.visualize, branch=cfg.export, seed=cfg.seed)
+    ]
 
 
 def _exported(
