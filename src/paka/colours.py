@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,35 @@ def pca_basis(*sides: Floats) -> tuple[Floats, ...]:
     return basis * np.where(peaks < 0, -1.0, 1.0), *units
 
 
+@dataclass(frozen=True)
+class Colouring:
+    """Principal components as colours in a fixed basis and range, so that tokens of other times can be compared.
+
+    Attributes:
+        basis: `(D, 3)` float64, see `pca_basis`.
+        low: What becomes 0 of each component, `(3,)`.
+        high: What becomes 1, `(3,)`.
+    """
+
+    basis: Floats
+    low: Floats
+    high: Floats
+
+    @classmethod
+    def of(cls, *sides: Floats) -> Colouring:
+        """Fit basis and range to tokens of encoders; see `pca_basis` for what they are and for what is refused."""
+        basis, *units = pca_basis(*sides)
+        projected = np.stack([side @ basis for side in units])
+        return cls(basis, *np.percentile(projected, PERCENTILES, axis=(0, 1, 2, 3)))
+
+    def __call__(self, side: Floats) -> Floats:
+        """Return colours `(n, h, w, 3)` float64 in [0, 1] of tokens `(n, h, w, D)`, which are centred and scaled first."""
+        span = self.high - self.low
+        varies = span > 1e-9
+        scaled = (_unit_norm(side) @ self.basis - self.low) / np.where(varies, span, 1.0)
+        return np.asarray(np.where(varies, scaled, 0.5).clip(0.0, 1.0))
+
+
 def pca_rgb(*sides: Floats) -> tuple[Floats, ...]:
     """Return the first three joint principal components of encoders' tokens as colours.
 
@@ -95,13 +125,7 @@ def pca_rgb(*sides: Floats) -> tuple[Floats, ...]:
     Raises:
         ValueError: See `pca_basis`.
     """
-    basis, *units = pca_basis(*sides)
-    projected = np.stack([side @ basis for side in units])
-    low, high = np.percentile(projected, PERCENTILES, axis=(0, 1, 2, 3))
-    span = high - low
-    varies = span > 1e-9
-    colours = np.where(varies, (projected - low) / np.where(varies, span, 1.0), 0.5).clip(0.0, 1.0)
-    return tuple(colours)
+    return tuple(map(Colouring.of(*sides), sides))
 
 
 def _unit_norm(tokens: Floats) -> Floats:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from paka.colours import VOID_COLOUR, Pixels, overlay
+from paka.figures.canvas import font
 from paka.figures.depth import coloured_depth, limits_of
 from paka.findings import SplitFindings
 from paka.inspection import drawn, sentence
@@ -130,7 +129,7 @@ def _picture(cell: Cell, kinds: Sequence[str], depths: tuple[float, float]) -> I
         picture.paste(tile, (x, high - tile.height))
         x += tile.width + _GAP
     colour = _MUTED if cell.problem is None else _BAD
-    ImageDraw.Draw(picture).text((0, high + 5), _fitted(cell.caption, width), fill=colour, font=_font(17))
+    ImageDraw.Draw(picture).text((0, high + 5), _fitted(cell.caption, width), fill=colour, font=font(17))
     return picture
 
 
@@ -148,7 +147,7 @@ def _tile(cell: Cell, kind: str, depths: tuple[float, float]) -> Image.Image:
 
 def _blank(text: str) -> Image.Image:
     tile = Image.new("RGB", TILE, (247, 238, 238))
-    ImageDraw.Draw(tile).text((TILE[0] // 2, TILE[1] // 2), text, fill=_BAD, font=_font(18), anchor="mm")
+    ImageDraw.Draw(tile).text((TILE[0] // 2, TILE[1] // 2), text, fill=_BAD, font=font(18), anchor="mm")
     return tile
 
 
@@ -168,14 +167,14 @@ def _legends(splits: Sequence[SplitFindings]) -> list[Image.Image]:
 
 def _legend(names: Sequence[str], palette: Pixels) -> Image.Image:
     entries = [*zip(names, map(tuple, palette.tolist()), strict=False), ("void", VOID_COLOUR)]
-    wide = max(_font(18).getlength(name) for name, _ in entries) + 58
+    wide = max(font(18).getlength(name) for name, _ in entries) + 58
     columns = max(1, int((_WIDTH - 2 * _MARGIN) // wide))
     legend = Image.new("RGB", (_WIDTH, (1 + -(-len(entries) // columns)) * _LINE - _MARGIN // 2), _PAPER)
     pen = ImageDraw.Draw(legend)
     for place, (name, colour) in enumerate(entries):
         x, y = _MARGIN + round(place % columns * wide), place // columns * _LINE + _MARGIN // 2
         pen.rectangle((x, y + 5, x + 20, y + 25), fill=colour, outline=_MUTED)
-        pen.text((x + 30, y + 15), name, fill=_INK, font=_font(18), anchor="lm")
+        pen.text((x + 30, y + 15), name, fill=_INK, font=font(18), anchor="lm")
     return legend
 
 
@@ -190,8 +189,8 @@ def _scale(cells: Sequence[Cell]) -> list[Image.Image]:
     pen = ImageDraw.Draw(scale)
     for share, anchor in ((0.0, "la"), (0.5, "ma"), (1.0, "ra")):
         text = f"{low + share * (high - low):.1f} m"
-        pen.text((_MARGIN + 600 * share, 32), text, fill=_INK, font=_font(17), anchor=anchor)
-    pen.text((_MARGIN + 630, 14), "grey where depth is not known", fill=_MUTED, font=_font(17), anchor="lm")
+        pen.text((_MARGIN + 600 * share, 32), text, fill=_INK, font=font(17), anchor=anchor)
+    pen.text((_MARGIN + 630, 14), "grey where depth is not known", fill=_MUTED, font=font(17), anchor="lm")
     return [scale]
 
 
@@ -208,12 +207,6 @@ def _stack(parts: Sequence[Image.Image], edge: int = _MARGIN) -> Image.Image:
 def _fitted(text: str, width: int) -> str:
     """Return a caption that fits; what is left out is in the middle."""
     half = len(text) // 2
-    while half > 4 and _font(17).getlength(f"{text[:half]}...{text[-half:]}") > width:
+    while half > 4 and font(17).getlength(f"{text[:half]}...{text[-half:]}") > width:
         half -= 1
-    return text if _font(17).getlength(text) <= width else f"{text[:half]}...{text[-half:]}"
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Return the font of the figures, which matplotlib brings along."""
-    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+    return text if font(17).getlength(text) <= width else f"{text[:half]}...{text[-half:]}"

@@ -71,7 +71,7 @@ class Figure:
     """A picture in a file.
 
     Attributes:
-        path: PNG file.
+        path: PNG file, or an animated GIF.
         caption: What it shows, in a sentence or two.
         alt: What somebody who cannot see it has to know.
     """

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from paka import assembly, terminal, weights
+from paka import assembly, feature_visualizer, terminal, weights
 from paka.benchmark import Benchmark
 from paka.digests import write_digests
 from paka.document import Figure
@@ -73,14 +73,20 @@ def write_evidence(
         command=command_line(),
         provenance=provenance(),
         galleries=galleries,
-        training=[draw_curves(output_dir)],
+        training=[draw_curves(output_dir), *feature_visualizer.figures(output_dir / "figures")],
         harm=harm,
         skipped={} if benchmark is None else benchmark.skipped,
         loading=assembly.loading_lines(cfg, path),
     )
     written = write_report(output_dir, report)
     others = ("results.csv", "harm.csv", "metrics.csv", "skipped.csv", "choice.csv")
-    paths = {path.name: path, **written, **{name: output_dir / name for name in others}}
+    animation = output_dir / "figures" / feature_visualizer.ANIMATION
+    paths = {
+        path.name: path,
+        **written,
+        **{name: output_dir / name for name in others},
+        animation.name: animation,
+    }
     terminal.closing(scores, {name: path for name, path in paths.items() if path.exists()}, next_command())
     return report
 

@@ -115,11 +115,11 @@ def embedded(paths: Sequence[Path]) -> list[Embedded]:
 
 
 def _encoded(path: Path, scale: float) -> tuple[bytes, str]:
-    """Return a picture as bytes and their kind: a chart as it is, a photograph as WebP of that scale."""
+    """Return a picture as bytes and their kind: a chart or an animation as it is, a photograph as WebP of that scale."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; save figures before the report")
-    if path.stat().st_size <= SHARP:
-        return path.read_bytes(), "png"
+    if path.stat().st_size <= SHARP or path.suffix == ".gif":
+        return path.read_bytes(), path.suffix.removeprefix(".")
     with Image.open(path) as image:
         size = max(round(scale * image.width), 1), max(round(scale * image.height), 1)
         picture = (

@@ -25,6 +25,7 @@ from paka.checkpoints import Recorded
 from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder
 from paka.evidence import weights_facts, write_evidence
+from paka.feature_visualizer import FeatureVisualizer
 from paka.frames import Frame
 from paka.interrupt import Interrupt, is_requeued_by, requeue
 from paka.loggers import publish
@@ -76,14 +77,7 @@ def _post_train(cfg: DictConfig, interrupt: Interrupt) -> float | None:
     told += [] if resumption is None else resumption.told(module)
     data = assembly.build_data(cfg, encoder, source)
     evaluation = _evaluation(cfg, encoder)
-    callbacks = [
-        Recorded(plain(cfg), cfg.seed),
-        HealthAlarm(),
-        *evaluation,
-        *_snapshots(cfg, encoder),
-        StepProgress(cfg.backbone.batch_size),
-        interrupt,
-    ]
+    callbacks = _callbacks(cfg, encoder, data, [*evaluation, interrupt])
     trainer = assembly.build_trainer(cfg, output_dir, callbacks, resumption.metrics if resumption else ())
     with assembly.logging(cfg, trainer.loggers):
         steps = cfg.trainer.max_steps - (resumption.kept.step if resumption else 0)
@@ -103,6 +97,22 @@ def _post_train(cfg: DictConfig, interrupt: Interrupt) -> float | None:
     if not scores and in_sweep(cfg):
         return _validation_score(cfg, trained)
     return scores[0] if scores else None
+
+
+def _callbacks(
+    cfg: DictConfig, encoder: Encoder, data: PostTrainingData, others: Sequence[L.Callback]
+) -> list[L.Callback]:
+    """Return the callbacks in their order: `others` come before the progress, and the interrupt among them last."""
+    *evaluation, interrupt = others
+    return [
+        Recorded(plain(cfg), cfg.seed),
+        HealthAlarm(),
+        *evaluation,
+        *_snapshots(cfg, encoder),
+        *_visualizer(cfg, data, encoder),
+        StepProgress(cfg.backbone.batch_size),
+        interrupt,
+    ]
 
 
 def _fit(
@@ -224,6 +234,17 @@ def _snapshots(cfg: DictConfig, encoder: Encoder) -> list[Snapshots]:
         return []
     folder, facts = Path(cfg.output_dir) / "snapshots", weights_facts(cfg, encoder)
     return [Snapshots(folder, every=cfg.snapshots, branch=cfg.export, plain=encoder, facts=facts)]
+
+
+def _visualizer(cfg: DictConfig, data: PostTrainingData, encoder: Encoder) -> list[FeatureVisualizer]:
+    """Return the callback that draws tokens and kernels while training, if that is asked for."""
+    if cfg.visualize is None:
+        return []
+    folder, grid = Path(cfg.output_dir) / "figures", cfg.backbone.global_grid
+    frame = Frame(grid, grid, encoder.patch_size, "keep")
+    return [
+        FeatureVisualizer(folder, data.dataset, frame, every=cfg.visualize, branch=cfg.export, seed=cfg.seed)
+    ]
 
 
 def _exported(

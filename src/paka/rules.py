@@ -209,6 +209,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "data.limit",
         "sample",
         "snapshots",
+        "visualize",
     ),
     _FRACTION: ("data.fraction", "data.labelled", "benchmark.labelled"),
     _or(None, _above(0)): ("trainer.gradient_clip", "profile.blue_std"),

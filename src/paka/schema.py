@@ -232,6 +232,7 @@ class Train:
     split: str = MISSING
     export: str = MISSING
     snapshots: int | None = MISSING
+    visualize: int | None = MISSING
     choose: str = MISSING
     method: str = MISSING
     run_name: str = MISSING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFont
 
 from paka.colours import Pixels
 
@@ -107,6 +108,13 @@ def save_both(figure: Figure, path: Path) -> None:
     save(figure, path)
     with mpl.rc_context({"svg.hashsalt": "paka"}):
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+@cache
+def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Return the font of the figures, which matplotlib brings along, for pictures drawn with Pillow."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
 def rgb(colour: str) -> Pixels:
