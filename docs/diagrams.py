@@ -119,7 +119,9 @@ def draw_views(image: NDArray[np.uint8], sample: Any) -> None:
     write(figure, 3.35, 1.5, "student: locals, augmented, and their share inside globals", fontsize=8.5)
     pairs = {(local, whole) for local, whole in sample.local_pairs}
     for number in range(4):
-        shown(axes_at(figure, 3.35 + 1.03 * number, 1.65, 0.92, 0.92), sample.locals[number].transpose(1, 2, 0))
+        shown(
+            axes_at(figure, 3.35 + 1.03 * number, 1.65, 0.92, 0.92), sample.locals[number].transpose(1, 2, 0)
+        )
         for other in range(2):
             box = torch.from_numpy(sample.boxes)
             common = shared_boxes(box[None, 2 + number], box[None, other])[0]

@@ -70,7 +70,9 @@ def program_page() -> Iterator[str]:
         arguments = get_args_parser().parse_args(["--help"])
         told = answer(CONF_DIR, name, arguments, ["--help"]) or ""
         yield from ("", f"## `paka-{name}`", "", "```text", *told.splitlines(), "```", "")
-        own = [one for key, one in settings(CONF_DIR, "", name).items() if key.partition(".")[0] not in GROUPS]
+        own = [
+            one for key, one in settings(CONF_DIR, "", name).items() if key.partition(".")[0] not in GROUPS
+        ]
         yield from keys(own)
 
 

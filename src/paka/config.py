@@ -128,7 +128,7 @@ class Job:
         interrupt = signal.getsignal(signal.SIGINT)
         try:
             return as_job(cfg, self._recorded, first=rank() == 0) if in_sweep(cfg) else self._recorded(cfg)
-        except Exception as error:  # noqa: BLE001 - whatever a job of a sweep raises, the others go on
+        except Exception as error:
             sentence = None if wants_traceback() else explain(error)
             if sentence is None and not in_sweep(cfg):
                 raise
