@@ -20,12 +20,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from paka import schema
-from paka.command_line import USER_ERRORS, check, rank
+from paka.command_line import USER_ERRORS, check
 from paka.rules import listed, validate
 from paka.run_folder import recorded
 from paka.sources.cache import default_cache
 from paka.sweep_job import as_job, in_sweep, places_at_once
 from paka.sweep_names import folder_name, job_folder
+from paka.sweep_rules import rank
 from paka.sweeping import concluding
 
 __all__ = ["CONF_DIR", "build", "entry", "explain", "validate"]
@@ -117,7 +118,7 @@ class Job:
         interrupt = signal.getsignal(signal.SIGINT)
         try:
             return as_job(cfg, self._recorded, first=rank() == 0) if in_sweep(cfg) else self._recorded(cfg)
-        except Exception as error:  # noqa: BLE001 - whatever a job of a sweep raises, the others go on
+        except Exception as error:  # whatever a job of a sweep raises, the others go on
             sentence = None if _wants_traceback() else explain(error)
             if sentence is None and not in_sweep(cfg):
                 raise
@@ -140,7 +141,10 @@ def _refuse_mistakes(config_name: str) -> None:
     if any(shows) or arguments.config_path or arguments.experimental_rerun:
         return
     problems = [
-        f"{flag}: no such option; settings are written name=value, as in backbone=vitb" for flag in unknown
+        f"{flag}: expected settings side by side; write options such as --multirun before or after all of them"
+        if "=" in flag and not flag.startswith("-")
+        else f"{flag}: no such option; settings are written name=value, as in backbone=vitb"
+        for flag in unknown
     ]
     problems = problems or check(CONF_DIR, arguments.config_name or config_name, arguments)
     if problems:

@@ -74,14 +74,15 @@ def post_train(cfg: DictConfig) -> float | None:
             if count := len(data.skipped.indices):
                 facts["skipped"] = f"{count} images that cannot be read, listed in skipped.csv"
             write_evidence(cfg, facts, encoder, trained, benchmark, before)
-    score = next((score for callback in evaluation for score in callback.scores.values()), None)
-    if score is None and in_sweep(cfg) and trainer.is_global_zero:
-        score = _validation_score(cfg, trained)
-    return score
+    return _score(cfg, evaluation, trained if trainer.is_global_zero else None)
 
 
-def _validation_score(cfg: DictConfig, encoder: Encoder) -> float | None:
-    """Return the first protocol's score on validation images, by which the jobs of a sweep are compared."""
+def _score(cfg: DictConfig, evaluation: list[DenseEvaluation], encoder: Encoder | None) -> float | None:
+    """Return the first protocol's last score on validation images; in a sweep `encoder` is scored if there is none yet."""
+    if taken := [score for callback in evaluation for score in callback.scores.values()]:
+        return taken[0]
+    if encoder is None or not in_sweep(cfg):
+        return None
     benchmark = assembly.build_benchmark(cfg, "val", encoder, query_images=cfg.eval.subset)
     if benchmark is None:
         return None

@@ -63,7 +63,7 @@ def as_job(cfg: DictConfig, run: Run, *, first: bool) -> float | None:
         refuse_others(folder, settings(cfg))
         status = _finished(folder)
         if status is not None:
-            _say(first, f"{_title()}: finished before{_scored(status)}")
+            _say(f"{_title()}: finished before{_scored(status)}", first=first)
             return status.score
         with _in_turn(folder.parent):
             return _go_on(folder, cfg, run, first=first)
@@ -130,7 +130,7 @@ def _title() -> str:
     return f"job {hydra.job.num + 1} of {told().jobs}: {described(values)}".rstrip(": ")
 
 
-def _say(first: bool, line: str) -> None:
+def _say(line: str, *, first: bool) -> None:
     if first:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
@@ -142,7 +142,7 @@ def _go_on(folder: Path, cfg: DictConfig, run: Run, *, first: bool) -> float | N
     resumes = "resume" in cfg and cfg.resume is None and _is_whole(checkpoint)
     if resumes:
         cfg.resume = str(checkpoint)
-    _say(first, f"\n{_title()}{', from its last checkpoint' if resumes else ''}")
+    _say(f"\n{_title()}{', from its last checkpoint' if resumes else ''}", first=first)
     if not first:
         return run(cfg)
     if resumes:
@@ -199,7 +199,9 @@ def join_metrics(earlier: Path, later: Path, joined: Path) -> None:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]  # not what was cut off
+        return [
+            row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()
+        ]  # not what was cut off
 
 
 def _kind(row: Mapping[str, str]) -> tuple[str, frozenset[str]]:
