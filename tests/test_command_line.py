@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from hydra._internal.utils import get_args_parser
 
-from paka.command_line import RANKS, check
+from paka.command_line import check
 from paka.config import CONF_DIR
+from paka.sweep_rules import RANKS
 
 ROOT = Path(__file__).parents[1]
 KERNELS = ", ".join(sorted(path.stem for path in (CONF_DIR / "kernel").glob("*.yaml")))
@@ -93,6 +94,10 @@ BAD_INPUT = [
     (["-m", "kernel=rbf", "kernel.bandwidth=1,-2"], "kernel.bandwidth: expected a number above 0, got -2"),
     (["-m", "kernel=linear,rbf", "kernel.bandwidth=1"], "kernel.bandwidth: no such key with kernel=linear"),
     (["-m", "seed=0,1", "trainer.devices=2"], "trainer.devices: expected 1 in a sweep"),
+    (
+        ["sweep=[bandwidth,submit_local]"],
+        "sweep: expected one of .* got 'submit_local'; did you mean submitit_local?",
+    ),
     (["sweep=bandwidth", "seed=x"], "seed: expected an integer, got 'x'"),
     (["sweep=bandwidth", "kernel.bandwidth=1,0"], "kernel.bandwidth: expected a number above 0, got 0"),
     (["data=folder"], "data.root: expected a value, got none; add data.root=..."),
@@ -136,7 +141,10 @@ def test_bad_input_is_one_sentence(arguments: list[str], sentence: str, monkeypa
         ["-m", "kernel=glob(*)"],
         ["-m", "backbone.lr=interval(0.1,1)"],
         ["sweep=bandwidth"],
-        ["sweep=containment"],
+        ["sweep=[containment,submitit_local]", "hydra.job.env_set.PAKA_SIDE_BY_SIDE=2", "sweep_dir=here"],
+        ["sweep=kernel", "seed=0"],
+        ["sweep=augmentation", "seed=0"],
+        ["sweep=optuna", "hydra.sweeper.n_trials=3"],
         ["--cfg", "job", "data=folder"],
     ],
     ids=" ".join,
@@ -277,15 +285,6 @@ def test_traceback_on_demand_and_for_bugs(tmp_path: Path):
     for done in (shown, bug):
         assert done.returncode == 1
         assert "Traceback" in done.stderr or "Error executing job" in done.stderr
-
-
-def test_failing_run_does_not_stop_the_others(tmp_path: Path):
-    body = f"print('run', cfg.seed)\n    if cfg.seed == 0: {INPUT_ERROR}"
-    done = python(WITH_RUN.format(body=body), "-m", "seed=0,1", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "run 0" in done.stdout
-    assert "run 1" in done.stdout
-    assert "Traceback" not in done.stderr
 
 
 def test_other_processes_of_a_run_leave_nothing(tmp_path: Path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -17,16 +16,14 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import AnyNode, DictConfig, ListConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from paka.relations import get
 from paka.rules import RULED, keys, shown, validate
-
-RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-"""Variables in which launchers tell a process its number."""
+from paka.sweep_rules import missing_plugin, sweep_problems
 
 USER_ERRORS = (ValueError, FileNotFoundError, LookupError, MemoryError)
 """What this package raises when its input is at fault; a subclass such as KeyError is a bug."""
@@ -41,11 +38,6 @@ _ACCEPTED: dict[type, tuple[type, ...]] = {
     float: (int, float),
     str: (str, int, float, bool),
 }
-
-
-def rank() -> int:
-    """Return the number that a launcher gave to this process, 0 without one."""
-    return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
 
 
 def check(config_dir: Path, config_name: str, arguments: argparse.Namespace) -> list[str]:
@@ -73,6 +65,8 @@ def check(config_dir: Path, config_name: str, arguments: argparse.Namespace) -> 
         return [
             f"{error.override}: expected NAME=VALUE, with quotes around a value that has =,[]{{}}() in it"
         ]
+    except MissingConfigException as error:
+        return [missing_plugin(str(error.missing_cfg_file)) or _first_line(error)]
     except (HydraException, OmegaConfBaseException) as error:
         return [_first_line(error)]
     finally:
@@ -111,6 +105,8 @@ class Checker:
         swept = [one for one in overrides if one.is_sweep_override()]
         if swept and not multirun:
             return [_ambiguous(one) for one in swept]
+        if not multirun and any(one.key_or_group == "sweep_dir" for one in overrides) and self.is_run:
+            return ["sweep_dir: expected a sweep to keep there, got one run; add --multirun or sweep=..."]
         runs = self._runs(overrides, swept)
         return [problem for run in runs for problem in self._problems(run, multirun=multirun)]
 
@@ -182,7 +178,9 @@ class Checker:
             problems += self._value_problems(cfg, composed.hydra.runtime.choices, override)
         # What could not be applied has left a sound value in place, so the rest can still be judged.
         return (
-            problems + self._nothing_to_do(cfg) + validate(cfg) + _launch_problems(cfg, multirun=multirun)
+            problems + self._nothing_to_do(cfg) + validate(cfg) + sweep_problems(cfg, composed.hydra)
+            if self.is_run and multirun
+            else problems + self._nothing_to_do(cfg) + validate(cfg)
             if self.is_run
             else problems
         )
@@ -323,12 +321,3 @@ def _describe(node: Node) -> str:
     kind = type(node._value()) if isinstance(node, AnyNode) else node._metadata.ref_type
     optional = " or null" if node._is_optional() and not isinstance(node, AnyNode) else ""
     return _WORDS.get(kind, "another value") + optional
-
-
-def _launch_problems(cfg: DictConfig, *, multirun: bool) -> list[str]:
-    """Refuse a sweep in which Lightning would start the processes: each of them would start the sweep again."""
-    if not multirun or "trainer" not in cfg or cfg.trainer.devices == 1 or set(RANKS) & set(os.environ):
-        return []
-    return [
-        f"trainer.devices: expected 1 in a sweep that torchrun or SLURM did not start, got {cfg.trainer.devices}"
-    ]

@@ -27,6 +27,7 @@ from paka.run_folder import recorded
 from paka.sources.cache import default_cache
 from paka.sweep_job import as_job, in_sweep, places_at_once
 from paka.sweep_names import folder_name, job_folder
+from paka.sweep_rules import rank
 from paka.sweeping import concluding
 
 __all__ = ["CONF_DIR", "build", "entry", "explain", "validate"]
@@ -192,7 +193,10 @@ def _refuse_mistakes(config_name: str) -> None:
     if any(shows) or arguments.config_path or arguments.experimental_rerun:
         return
     problems = [
-        f"{flag}: no such option; settings are written name=value, as in backbone=vitb" for flag in unknown
+        f"{flag}: expected settings side by side; write options such as --multirun before or after all of them"
+        if "=" in flag and not flag.startswith("-")
+        else f"{flag}: no such option; settings are written name=value, as in backbone=vitb"
+        for flag in unknown
     ]
     problems = problems or check(CONF_DIR, arguments.config_name or config_name, arguments)
     if problems:

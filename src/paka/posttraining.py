@@ -93,10 +93,7 @@ def _post_train(cfg: DictConfig, interrupt: Interrupt) -> float | None:
             facts["skipped"] = f"{count} images that cannot be read, listed in skipped.csv"
         report = write_evidence(cfg, facts, encoder, trained, benchmark, before)
         publish(trainer.loggers, output_dir, report)
-    scores = [score for callback in evaluation for score in callback.scores.values()]
-    if not scores and in_sweep(cfg):
-        return _validation_score(cfg, trained)
-    return scores[0] if scores else None
+    return _score(cfg, evaluation, trained)
 
 
 def _callbacks(
@@ -130,8 +127,12 @@ def _fit(
         raise SystemExit(128 + interrupt.received)
 
 
-def _validation_score(cfg: DictConfig, encoder: Encoder) -> float | None:
-    """Return the first protocol's score on validation images, by which the jobs of a sweep are compared."""
+def _score(cfg: DictConfig, evaluation: Sequence[DenseEvaluation], encoder: Encoder) -> float | None:
+    """Return the first protocol's last score on validation images; in a sweep `encoder` is scored if there is none yet."""
+    if taken := [score for callback in evaluation for score in callback.scores.values()]:
+        return taken[0]
+    if not in_sweep(cfg):
+        return None
     benchmark = assembly.build_benchmark(cfg, "val", encoder, query_images=cfg.eval.subset)
     if benchmark is None:
         return None

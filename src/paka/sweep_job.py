@@ -59,7 +59,7 @@ def as_job(cfg: DictConfig, run: Run, *, first: bool) -> float | None:
         refuse_others(folder, settings(cfg))
         status = _finished(folder)
         if status is not None:
-            _say(first, f"{_title()}: finished before{_scored(status)}")
+            _say(f"{_title()}: finished before{_scored(status)}", first=first)
             return status.score
         with _in_turn(folder.parent):
             return _go_on(folder, cfg, run, first=first)
@@ -126,7 +126,7 @@ def _title() -> str:
     return f"job {hydra.job.num + 1} of {told().jobs}: {described(values)}".rstrip(": ")
 
 
-def _say(first: bool, line: str) -> None:
+def _say(line: str, *, first: bool) -> None:
     if first:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
@@ -138,7 +138,7 @@ def _go_on(folder: Path, cfg: DictConfig, run: Run, *, first: bool) -> float | N
     resumes = "resume" in cfg and cfg.resume is None and _is_whole(checkpoint)
     if resumes:
         cfg.resume = str(checkpoint)
-    _say(first, f"\n{_title()}{', from its last checkpoint' if resumes else ''}")
+    _say(f"\n{_title()}{', from its last checkpoint' if resumes else ''}", first=first)
     if not first:
         return run(cfg)
     if not resumes:

@@ -74,7 +74,7 @@ def folder_name(text: str) -> str:
     What had to be changed gets a suffix by which different texts stay apart.
     """
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", text)[:LONGEST].strip(".-")
-    if safe == text:
+    if safe == text and safe:
         return safe
     return f"{safe or 'run'}_{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 

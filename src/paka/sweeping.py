@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -19,12 +21,13 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from paka.command_line import USER_ERRORS, rank
+from paka.command_line import USER_ERRORS
 from paka.locks import locked
 from paka.provenance import command_line
 from paka.run_folder import STATUS, RunFolder
 from paka.sweep_job import LOCK, PLACES, refuse_others, settings, visible_gpus
 from paka.sweep_names import Plan, described, short, swept, tell
+from paka.sweep_rules import rank
 
 LONGEST = 120
 """Characters of the reason why a job failed at most; its log holds the rest."""
@@ -58,12 +61,13 @@ class Begin(Callback):
             SystemExit: Another sweep is at work in the folder, or it holds jobs of another configuration.
         """
         del kwargs
-        if rank() > 0:
-            return
         try:
             _begin(config)
-        except USER_ERRORS as error:  # Hydra would make a warning of it
+        except USER_ERRORS as error:
             raise SystemExit(f"error: {error}") from error
+        except Exception as error:
+            traceback.print_exc()
+            raise SystemExit(1) from error  # Hydra would make a warning of it and go on
 
 
 def _begin(config: DictConfig) -> None:
@@ -72,12 +76,18 @@ def _begin(config: DictConfig) -> None:
     jobs = _jobs(config, overrides)
     count = len(jobs) if jobs else config.hydra.sweeper.n_trials
     sweep = Sweep(Path(config.hydra.sweep.dir), Plan(keys, count, tuple(visible_gpus())))
+    tell(sweep.plan)
+    if rank() > 0:  # the first process speaks for all
+        return
     if not sweep.held.enter_context(locked(sweep.folder / LOCK)):
         sweep.held.close()
         raise ValueError(
             f"expected {sweep.folder} at rest, found another sweep at work there: wait for it, or choose another sweep_dir"
         )
-    tell(sweep.plan)
+    if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
+        import optuna
+
+        optuna.logging.set_verbosity(logging.WARNING)
     if any(sweep.folder.glob(f"*/{STATUS}")):
         _refuse_others(config, sweep.folder, jobs)
     _CURRENT.set(sweep)
@@ -106,14 +116,14 @@ def _refuse_others(config: DictConfig, folder: Path, jobs: Sequence[list[str]]) 
     """Compare the jobs with those that an earlier sweep left in the folder, before any of them is touched."""
     loader, previous = GlobalHydra.instance().config_loader(), HydraConfig.instance().cfg
     try:
-        for number, overrides in enumerate(jobs):
+        for overrides in jobs:
             job = loader.load_sweep_config(config, overrides)
-            with read_write(job), open_dict(job):
-                job.hydra.job.num = number
-                HydraConfig.instance().set_config(job)
-                own = folder / job.hydra.sweep.subdir
+            HydraConfig.instance().set_config(job)
+            own = folder / job.hydra.sweep.subdir
+            with read_write(job.hydra.runtime), open_dict(job.hydra.runtime):
                 job.hydra.runtime.output_dir = str(own)
-                HydraConfig.instance().set_config(job)
+            HydraConfig.instance().set_config(job)
+            with read_write(job), open_dict(job):
                 del job["hydra"]
             refuse_others(own, settings(job))
     finally:
@@ -166,6 +176,8 @@ def _conclude(sweep: Sweep, code: Any) -> None:
         _print(sweep, runs)
     problem = _report(finished, sweep.folder) if code != 130 else ""
     sys.stdout.write(f"\n{len(finished)} of {max(len(runs), sweep.plan.jobs)} jobs finished\n")
+    if going := sum(run.state == "running" for run in runs):
+        sys.stdout.write(f"{going} still running in processes of their own\n")
     if len(finished) < max(len(runs), sweep.plan.jobs):
         sys.stdout.write(f"To go on with the others:\n  {_continuing(sweep.folder)}\n")
         code = code or 1
@@ -209,16 +221,25 @@ def _row(run: RunFolder, plan: Plan) -> list[str]:
     from paka.progress import duration
 
     status, values = run.status, _values(run, plan)
+    shown = [_shortened(values.get(key, "")) for key in plan.keys]
     if status is None:
-        return [*(values.get(key, "") for key in plan.keys), run.state, "", "", ""]
+        return [*shown, run.state, "", "", ""]
     reason = next(iter(status.error.splitlines()), "")
     return [
-        *(values.get(key, "") for key in plan.keys),
+        *shown,
         run.state,
         "" if status.score is None else f"{status.score:.2f}",
         "" if status.ended is None else duration(_seconds(status.started, status.ended)),
         reason if len(reason) <= LONGEST else f"{reason[: LONGEST - 1]}…",
     ]
+
+
+def _shortened(value: str) -> str:
+    """Return a number with four digits where that is shorter, and other values as they are."""
+    try:
+        return min(value, f"{float(value):.4g}", key=len)
+    except ValueError:
+        return value
 
 
 def _seconds(started: str, ended: str) -> float:
