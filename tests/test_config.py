@@ -115,7 +115,11 @@ def test_every_target_exists():
 
 
 def test_every_rule_is_about_an_existing_key():
-    varied = [f"{group}={option}" for group, option in OPTIONS if group in ("kernel", "logger", "objective", "tuning")]
+    varied = [
+        f"{group}={option}"
+        for group, option in OPTIONS
+        if group in ("kernel", "logger", "objective", "tuning")
+    ]
     cfgs = [composed(), *(composed(name=name) for name in ("evaluate", "doctor")), *map(composed, varied)]
     for key in RULED:
         assert any(OmegaConf.select(cfg, key, default="absent") != "absent" for cfg in cfgs), key

@@ -109,7 +109,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("place", nargs="?", default="entity/project", metavar="ENTITY/PROJECT")
     parser.add_argument(
-        "--print", action="store_true", dest="dry", help="write it as JSON to standard output; needs no account"
+        "--print",
+        action="store_true",
+        dest="dry",
+        help="write it as JSON to standard output; needs no account",
     )
     arguments = parser.parse_args()
     entity, _, project = arguments.place.partition("/")

@@ -89,6 +89,8 @@ def entry(config_name: str, run: Run) -> Callable[[], None]:
 
     def main() -> None:
         _refuse_mistakes(config_name)
+        # timm imports wandb wherever there is one, which takes a second; `paka.wandb_run` lifts this.
+        sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
         if _rank() > 0:
             sys.argv += _follower(sys.argv)
         failures: list[str] = []

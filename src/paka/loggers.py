@@ -48,7 +48,9 @@ def mlflow_logger(
         tags: Words to find it by.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # it warns of a new experiment
+    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(
+        logging.ERROR
+    )  # it warns of a new experiment
     if tracking_uri is None:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # databases take a package more
         tracking_uri = Path(save_dir).absolute().as_uri()
@@ -122,7 +124,9 @@ def _show(logger: TensorBoardLogger, folder: Path, report: RunReport) -> None:
 
 def _hand_over(logger: MLFlowLogger, folder: Path, report: RunReport) -> None:
     """Store scores, reports and pictures at MLflow."""
-    logger.log_metrics({re.sub(r"[^\w/. -]+", "-", name): one for name, one in scalars(report.scores).items()})
+    logger.log_metrics(
+        {re.sub(r"[^\w/. -]+", "-", name): one for name, one in scalars(report.scores).items()}
+    )
     for path in (folder / name for name in FILES):
         if path.is_file():
             logger.experiment.log_artifact(logger.run_id, str(path))

@@ -233,7 +233,11 @@ def _loggers_are_installed(cfg: DictConfig) -> str | None:
     if not missing:
         return None
     extra = missing[0] if missing[0] != "wandb" else ""
-    how = f"this package with its extra {extra}, as by pip install -e '.[{extra}]'" if extra else "it, as by pip install wandb"
+    how = (
+        f"this package with its extra {extra}, as by pip install -e '.[{extra}]'"
+        if extra
+        else "it, as by pip install wandb"
+    )
     return f"logger: expected the package {PACKAGES[missing[0]]} for logger={missing[0]}, found none: install {how}"
 
 
