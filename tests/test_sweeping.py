@@ -27,7 +27,6 @@ from paka.command_line import check
 from paka.config import CONF_DIR, entry
 from paka.locks import locked
 from paka.run_folder import RunFolder
-from paka.sweep_job import join_metrics
 from paka.sweep_names import VARIABLE, Plan, folder_name, job_folder, tell
 from paka.sweep_rules import RANKS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,25 +44,36 @@ def read(file: Path) -> OfflineRun:
     for entry in _entries(file.read_bytes()):
         record = Record.FromString(entry)
         kind = record.WhichOneof("record_type")
-        if kind == "run":
-            run.about = record.run
-            _update(run.config, record.run.config.update)
-        elif kind == "config":
-            _update(run.config, record.config.update)
-        elif kind == "history":
-            run.history.append({})
-            _update(run.history[-1], record.history.item)
-        elif kind == "summary":
-            _update(run.summary, record.summary.update)
-        elif kind == "metric":
-            run.steps[record.metric.name or record.metric.glob_name] = record.metric.step_metric
-        elif kind == "artifact":
-            run.artifacts.append(record.artifact)
-        elif kind == "stats":
-            run.system |= {f"system/{item.key}" for item in record.stats.item}
-        elif kind == "exit":
-            run.exit_code = record.exit.exit_code
+        if kind in TAKEN:
+            TAKEN[kind](run, getattr(record, kind))
     return run
+
+
+def _take_run(run: OfflineRun, found: Any) -> None:
+    run.about = found
+    _update(run.config, found.config.update)
+
+
+def _take_history(run: OfflineRun, found: Any) -> None:
+    run.history.append({})
+    _update(run.history[-1], found.item)
+
+
+def _take_exit(run: OfflineRun, found: Any) -> None:
+    run.exit_code = found.exit_code
+
+
+TAKEN: dict[str, Callable[[OfflineRun, Any], None]] = {
+    "run": _take_run,
+    "config": lambda run, found: _update(run.config, found.update),
+    "history": _take_history,
+    "summary": lambda run, found: _update(run.summary, found.update),
+    "metric": lambda run, found: run.steps.update({found.name or found.glob_name: found.step_metric}),
+    "artifact": lambda run, found: run.artifacts.append(found),
+    "stats": lambda run, found: run.system.update(f"system/{item.key}" for item in found.item),
+    "exit": _take_exit,
+}
+"""What is made of each kind of record."""
 
 
 def _update(values: dict[str, Any], items: Any) -> None:

@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from paka import command_help, completion, resuming, schema
-from paka.command_line import USER_ERRORS, check, rank
+from paka.command_line import USER_ERRORS, check
 from paka.disk import full_disk
 from paka.rules import listed, validate
 from paka.run_folder import recorded
@@ -107,6 +107,8 @@ def entry(
         slurm = resuming.job(sys.argv[1:])
         _prepare(prepare)
         _refuse_mistakes(config_name)
+        # timm imports wandb wherever there is one, which takes a second; `paka.wandb_run` lifts this.
+        sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
         if rank() > 0:
             sys.argv += _follower(sys.argv)
         task = Job(run, slurm)

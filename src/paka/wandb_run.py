@@ -60,6 +60,8 @@ class WandbRun(WandbLogger):
         settings: Mapping[str, Any] | None = None,
         **run: Any,
     ) -> None:
+        if sys.modules.get("wandb", sys) is None:  # shut out by `paka.config.entry`
+            del sys.modules["wandb"]
         super().__init__(
             save_dir=save_dir,
             id=None if resumed is None else recorded_id(Path(resumed)),
@@ -87,7 +89,7 @@ class WandbRun(WandbLogger):
         if mode != "online":
             self._open(mode)
         self._record()
-        self._say(reason)
+        self._say(mode, reason)
 
     def _decided(self) -> tuple[str, str]:
         """Return `online` or another mode, and if nobody asked for it the reason."""
@@ -106,6 +108,7 @@ class WandbRun(WandbLogger):
     def _open(self, mode: str) -> None:
         import wandb
 
+        self.folder.mkdir(parents=True, exist_ok=True)
         revision = (git_revision() or "").removesuffix("-dirty") or None
         quiet = {"silent": mode != "online", "git_commit": revision, **self.settings}
         self._wandb_init |= {"mode": mode, "settings": wandb.Settings(**quiet)}
@@ -115,16 +118,15 @@ class WandbRun(WandbLogger):
         """Keep which run it is, for those who go on with it."""
         run = self.experiment
         known = {"id": run.id, "project": run.project, "entity": run.entity, "mode": run.settings.mode}
-        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RECORD).write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
-    def _say(self, reason: str) -> None:
+    def _say(self, mode: str, reason: str) -> None:
         if reason:
             advice = (
                 "" if "cannot be reached" in reason or "answer" in reason else "; `wandb login` sets a key"
             )
             sys.stderr.write(f"W&B: {reason}, so the run is logged offline, into its own folder{advice}\n")
-        elif self.experiment.url:
+        elif mode == "online":
             sys.stderr.write(f"W&B: {self.experiment.url}\n")
 
     @property
