@@ -218,6 +218,13 @@ def test_presets_of_the_user_are_found(tmp_path: Path):
         ("evaluate", ["split=train"], "split: expected one of val, test, got 'train'"),
         ("doctor", ["data=coco"], "data.root: expected a value, got none; add data.root=..."),
         ("doctor", [], "data: expected data="),
+        ("export", [], "run: expected a value, got none; add run=..."),
+        (
+            "export",
+            ["run=x", "to=tensorrt"],
+            "to: expected one of timm, dinov2_hub, hf, onnx, or a list of them, got",
+        ),
+        ("export", ["run=x", "sizes=224"], "sizes: expected null or a list of sizes in pixels"),
     ],
 )
 def test_mistake_ends_the_program_before_torch(

@@ -165,7 +165,7 @@ def test_joined_layers_are_timms_intermediates_and_not_transformers(tmp_path: Pa
 
 def test_onnx_of_any_size_with_the_authors_positions(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="install the extra onnx")
-    encoder = run_of(tmp_path / "run", "dinov2", "backbone.pos_embed=author")
+    encoder = run_of(tmp_path / "run", "dinov2", "backbone.pos_embed=author", "backbone.encoder.arch.depth=1")
     folder = exported(tmp_path / "run", "onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     assert [value.name for value in session.get_outputs()] == ["patch_tokens", "class_token"]
@@ -183,7 +183,7 @@ def test_onnx_of_any_size_with_the_authors_positions(tmp_path: Path) -> None:
 
 def test_onnx_of_fixed_sizes(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="install the extra onnx")
-    run_of(tmp_path / "run", "siglip")
+    run_of(tmp_path / "run", "siglip", "backbone.encoder.arch.depth=1")
     with pytest.raises(ValueError, match=r"sizes are multiples of the patch, 16, and \(65, 65\) is not"):
         exported(tmp_path / "run", "onnx", "sizes=[65]")
     folder = exported(tmp_path / "run", "onnx", "sizes=[[32,64]]")

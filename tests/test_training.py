@@ -20,6 +20,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
+import paka
 from paka.statistics import mean_iou
 
 ARCH = "{patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2, img_size: 32}"
@@ -129,6 +130,15 @@ def test_a_run_leaves_everything_it_promises(finished: tuple[Path, str]) -> None
     assert "Next" in printed
     banner = printed.split("step 1")[0].strip().splitlines()
     assert len(banner) <= 12
+
+
+def test_the_encoder_that_a_run_leaves_says_what_it_is(finished: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copy(finished[0] / "encoder.safetensors", tmp_path / "alone.safetensors")
+    alone, own = (paka.load(path) for path in (tmp_path / "alone.safetensors", finished[0]))
+    picture = own.transform(np.full((40, 90, 3), 7, dtype=np.uint8))
+    with torch.inference_mode():
+        assert torch.equal(alone(picture).patches, own(picture).patches)
+    assert own(picture).patches.shape == (1, 4, 9, 16)
 
 
 def test_the_results_begin_with_the_agreed_columns(finished: tuple[Path, str]) -> None:

@@ -44,7 +44,7 @@ def _scale(old: int, rows: Tensor, resampling: Resampling) -> Tensor:
     """Return how many old values lie between two new ones."""
     new = rows[-1] + 1
     if resampling.align_corners:
-        return (old - 1) / (new - 1).clamp(min=1)
+        return (old - 1) / (new - 1).clamp(min=1) * (new > 1)
     return old / (new + resampling.offset)
 
 
