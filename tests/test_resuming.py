@@ -6,6 +6,8 @@ import csv
 import errno
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.stopping import SMALL, runs, train
 
 from paka import checkpoints
 from paka.checkpoints import WholeCheckpoints
+from paka.disk import DiskFullError
 from paka.run_folder import RunFolder
 
 
@@ -35,8 +38,6 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, as the current folder."""
-    import shutil
-
     shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PAKA_CACHE", str(tmp_path / "cache"))
@@ -245,17 +246,15 @@ def test_a_warm_start_leaves_out_heads_that_do_not_fit(
 def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "last.ckpt"
     WholeCheckpoints().save_checkpoint({"weights": torch.ones(10)}, path)
-    script = (
-        "import resource, signal, sys, torch; from paka.checkpoints import WholeCheckpoints;"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
-        "WholeCheckpoints().save_checkpoint({'weights': torch.zeros(100_000)}, sys.argv[1])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
-    )
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("paka.disk.DiskFullError")]
-    assert f"expected room for a file of 402 kB in {tmp_path}, but the file is too large" in line
-    assert f"go on from the last checkpoint with resume={tmp_path}" in line
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(DiskFullError) as caught:
+            WholeCheckpoints().save_checkpoint({"weights": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"expected room for a file of 402 kB in {tmp_path}, but the file is too large" in str(caught.value)
+    assert f"go on from the last checkpoint with resume={tmp_path}" in str(caught.value)
     assert torch.equal(torch.load(path, weights_only=True)["weights"], torch.ones(10))
     assert [one.name for one in path.parent.iterdir()] == ["last.ckpt"]
 
