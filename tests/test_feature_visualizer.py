@@ -17,7 +17,8 @@ from paka import kernels
 from paka.colours import Colouring, pca_rgb
 from paka.datamodule import PostTrainingData
 from paka.document import Document, Section
-from paka.feature_visualizer import FeatureVisualizer, figures, kernel_of
+from paka.feature_visualizer import KEPT, FeatureVisualizer, figures, kernel_of, thinned
+from paka.figures.moment import Moment
 from paka.frames import Frame
 from paka.head import Branch, ProjectionHead
 from paka.html_report import html
@@ -154,6 +155,15 @@ def test_the_kernel_is_the_objectives_own() -> None:
     both = WeightedSum({"a": TokenRegression(), "b": PaKA(kernels.cosine)}, {"a": 1.0, "b": 1.0})
     assert kernel_of(both) is kernels.cosine
     assert kernel_of(TokenRegression()) is kernels.linear
+
+
+def test_long_runs_remember_the_first_the_last_and_some_between() -> None:
+    moments: list[Moment] = []
+    for step in range(10 * KEPT + 1):
+        moments = thinned([*moments, Moment(step, np.zeros((1, 1, 1, 3), np.uint8), np.zeros((1, 1, 1)))])
+        assert len(moments) <= KEPT
+        assert (moments[0].step, moments[-1].step) == (0, step)
+    assert len(moments) > KEPT // 3
 
 
 def test_colours_keep_their_meaning() -> None:
