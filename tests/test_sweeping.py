@@ -277,23 +277,6 @@ def test_a_stopped_job_goes_on_from_its_checkpoint(
     assert (folder / "metrics.csv").read_text().split() == ["loss,step", "0.5,0", "0.4,1", "0.3,2"]
 
 
-def test_metrics_of_two_attempts_are_joined(tmp_path: Path) -> None:
-    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
-    one.write_text("loss,step,val/knn\n0.5,0,\n0.4,1,\n,2,70\n0.3,2,\n0.2,3,\n0.1")
-    two.write_text("cka,loss,step,val/knn\n0.7,0.3,2,\n,,4,80\n")
-    join_metrics(one, two, one)
-    assert one.read_text().split() == [
-        "cka,loss,step,val/knn",
-        ",0.5,0,",
-        ",0.4,1,",
-        ",,2,70",
-        ",0.3,2,",
-        "0.7,0.3,2,",
-        ",0.2,3,",
-        ",,4,80",
-    ]
-
-
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.MovedIn20Warning")
 def test_the_optimiser_sees_the_scores_and_repeats_its_proposals(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -21,6 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 import paka
+from paka.patch_features import PatchFeatures
+from paka.presets import preset
+from paka.probing import score
 from paka.statistics import mean_iou
 
 ARCH = "{patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2, img_size: 32}"
@@ -167,11 +170,32 @@ def test_the_encoder_loads_back_into_timm(finished: tuple[Path, str]) -> None:
 def test_the_same_seed_gives_the_same_results(
     finished: tuple[Path, str], photographs: Path, tmp_path: Path
 ) -> None:
-    train(tmp_path, photographs, "trainer.workers=2", "eval.every=2", "eval.subset=3")
+    train(tmp_path, photographs, "trainer.workers=2", "eval.every=2", "eval.subset=3", "visualize=2")
     scored = [row["step"] for row in rows(tmp_path / "metrics.csv") if row["val/in_context"]]
     assert scored == ["2", "4"], "scoring while training is logged once each time and changes nothing"
     assert (tmp_path / "results.csv").read_text() == (finished[0] / "results.csv").read_text()
     assert losses(tmp_path) == losses(finished[0])
+    assert "training.gif" in (tmp_path / "report.md").read_text(), "nor do pictures while training"
+
+
+def test_a_notebook_scores_an_encoder_as_the_run_did(finished: tuple[Path, str], photographs: Path) -> None:
+    arch = {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2, "img_size": 32}
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, global_pool="", dynamic_img_size=True, **arch
+    )
+    vit.load_state_dict(load_file(finished[0] / "encoder.safetensors"))
+    mean, std = vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"]
+    tokens = PatchFeatures(
+        lambda images: vit.eval().forward_features(images)[:, 1:], patch_size=8, mean=mean, std=std, size=32
+    )
+    small = {"grid": [4, 4], "memory": 100, "k": 5, "clusters": 6, "bootstrap": 20}
+    profile = preset("profile", "compact", **small, linear_epochs=2, linear_batch=4)
+    folder = preset("data", "folder", root=str(photographs))
+    found = score(tokens, folder(split="train"), folder(split="test"), using="dense", profile=profile)
+    expected = rows(finished[0] / "results.csv")
+    assert {row.protocol: f"{row.before:.2f}" for row in found} == {
+        row["protocol"]: row["after"] for row in expected
+    }
 
 
 @pytest.mark.parametrize("features", ["none", pytest.param("whiten", marks=pytest.mark.slow)])

@@ -32,6 +32,9 @@ from paka.workspace import Workspace
 IMAGES = 4
 """Images that are shown, evenly spaced."""
 
+KEPT = 96
+"""Moments that are remembered for the animation at most."""
+
 FOLDER, ANIMATION = "training", "training.gif"
 """Where pictures go below the folder of figures, and what they become in the end."""
 
@@ -154,7 +157,7 @@ class FeatureVisualizer(L.Callback):
             self.colouring = Colouring.of(tokens)
         colours = np.asarray(np.rint(255 * self.colouring(tokens)), dtype=np.uint8)
         moment = Moment(step, colours, self._similarity(tokens), kernels, cka)
-        self.moments = [*(one for one in self.moments if one.step < step), moment]
+        self.moments = thinned([*(one for one in self.moments if one.step < step), moment])
         self.drawn = step
         moment_figure(self.folder / FOLDER / f"step_{step:06d}.png", self.images, moment, self.marks)
 
@@ -192,6 +195,11 @@ class FeatureVisualizer(L.Callback):
         chosen = [torch.zeros_like(kernels[0]) if n is None else kernels[n] for n in self.pairs]
         measured = [float("nan") if n is None else float(cka[n]) for n in self.pairs]
         return cast(Floats, torch.stack(chosen).float().cpu().numpy()), measured
+
+
+def thinned(moments: Sequence[Moment]) -> list[Moment]:
+    """Return at most `KEPT` moments: of more, every second one, and the first and the last in any case."""
+    return [*moments] if len(moments) <= KEPT else [*moments[:-1:2], moments[-1]]
 
 
 def kernel_of(objective: nn.Module) -> Kernel:

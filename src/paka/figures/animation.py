@@ -12,10 +12,10 @@ from paka.colours import Pixels
 from paka.figures.canvas import font
 from paka.figures.moment import Marks, Moment, marked, scaled, shaded
 
-TILE = 168
+TILE = 144
 """Width of a picture in pixels."""
 
-FRAMES = 40
+FRAMES = 24
 """Moments that are shown at most, evenly spaced."""
 
 SECONDS = 5.0

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from paka.boxes import Box
 from paka.colours import Floats, Pixels
-from paka.figures.canvas import MARGIN, STYLE, check_counts, save
-from paka.figures.tiles import DPI, GAP, TILE, Column, resized, tiles
+from paka.figures.canvas import DPI, MARGIN, STYLE, check_counts, save
+from paka.figures.tiles import GAP, TILE, Column, resized, tiles
 
 SIMILARITIES, KERNELS = "viridis", "RdBu_r"
 """Colours of cosines, and of kernels: red above the mean of their rows and columns, blue below."""
