@@ -79,8 +79,8 @@ def program_page() -> Iterator[str]:
 def write(app: Sphinx) -> None:
     """Write the pages that are made from `conf/`, those that have changed."""
     folder = Path(app.srcdir) / "reference" / "generated"
-    folder.mkdir(parents=True, exist_ok=True)
-    pages = {"commands": program_page(), **{group: group_page(group) for group in GROUPS}}
+    (folder / "groups").mkdir(parents=True, exist_ok=True)
+    pages = {"commands": program_page(), **{f"groups/{group}": group_page(group) for group in GROUPS}}
     for name, lines in pages.items():
         page, path = "\n".join(lines) + "\n", folder / f"{name}.md"
         if not path.is_file() or path.read_text(encoding="utf-8") != page:
