@@ -13,7 +13,9 @@ from sphinx.application import Sphinx
 from paka.command_help import GROUPED, answer
 from paka.config import CONF_DIR
 from paka.option_files import GROUPS, Setting, own_settings, settings, summary
+from paka.report import _parser as report_parser
 
+REPORT = report_parser()
 _CODE = re.compile(r"(`[^`]*`)")
 _MARKUP = re.compile(r"([\\*_{}\[\]<>#$~])")
 
@@ -74,6 +76,7 @@ def program_page() -> Iterator[str]:
             one for key, one in settings(CONF_DIR, "", name).items() if key.partition(".")[0] not in GROUPS
         ]
         yield from keys(own)
+    yield from ("", "## `paka-report`", "", "```text", *REPORT.format_help().splitlines(), "```", "")
 
 
 def write(app: Sphinx) -> None:
