@@ -27,6 +27,7 @@ autodoc_default_options = {"members": True, "show-inheritance": False}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # docstrings say types and shapes
 napoleon_use_rtype = False
 default_role = "code"  # docstrings put code between single backticks
 

@@ -13,7 +13,9 @@ from sphinx.application import Sphinx
 from paka.command_help import GROUPED, answer
 from paka.config import CONF_DIR
 from paka.option_files import GROUPS, Setting, own_settings, settings, summary
+from paka.report import _parser as report_parser
 
+REPORT = report_parser()
 _CODE = re.compile(r"(`[^`]*`)")
 _MARKUP = re.compile(r"([\\*_{}\[\]<>#$~])")
 
@@ -74,13 +76,14 @@ def program_page() -> Iterator[str]:
             one for key, one in settings(CONF_DIR, "", name).items() if key.partition(".")[0] not in GROUPS
         ]
         yield from keys(own)
+    yield from ("", "## `paka-report`", "", "```text", *REPORT.format_help().splitlines(), "```", "")
 
 
 def write(app: Sphinx) -> None:
     """Write the pages that are made from `conf/`, those that have changed."""
     folder = Path(app.srcdir) / "reference" / "generated"
-    folder.mkdir(parents=True, exist_ok=True)
-    pages = {"commands": program_page(), **{group: group_page(group) for group in GROUPS}}
+    (folder / "groups").mkdir(parents=True, exist_ok=True)
+    pages = {"commands": program_page(), **{f"groups/{group}": group_page(group) for group in GROUPS}}
     for name, lines in pages.items():
         page, path = "\n".join(lines) + "\n", folder / f"{name}.md"
         if not path.is_file() or path.read_text(encoding="utf-8") != page:

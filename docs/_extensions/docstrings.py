@@ -13,16 +13,25 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 _CODE = re.compile(r"(`[^`]*`)")
-_MARKUP = re.compile(r"([|*]|_(?=\W|$))")
+_MARKUP = re.compile(r"([|]|(?<!^)[*]|_(?=\W|$))")  # a star at the beginning is that of a list
 
 
 def escape(app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Escape what would be markup outside of code."""
-    del app, kind, name, thing, options
+    del app, name, thing, options
+    if kind in ("data", "attribute"):
+        lines.insert(0, "")  # napoleon takes what is before a colon in the first line for a type
     for number, line in enumerate(lines):
-        parts = _CODE.split(line)
+        indent = line[: len(line) - len(line.lstrip())]
+        parts = _CODE.split(line.lstrip())
         parts[::2] = [_MARKUP.sub(r"\\\1", part) for part in parts[::2]]
-        lines[number] = "".join(parts)
+        lines[number] = indent + "".join(parts)
+
+
+def skip(app: Sphinx, kind: str, name: str, thing: Any, is_skipped: bool, options: Any) -> bool | None:  # noqa: FBT001
+    """Leave out the fields of named tuples, which the class's own docstring explains."""
+    del app, kind, name, is_skipped, options
+    return True if type(thing).__name__ == "_tuplegetter" else None
 
 
 class Modules(SphinxDirective):
@@ -37,7 +46,8 @@ class Modules(SphinxDirective):
             for name in _expanded(line.strip()):
                 section = nodes.section(ids=[name.replace(".", "-")], names=[name])
                 section += nodes.title(name, "", nodes.literal(text=name))
-                text = StringList([f".. automodule:: {name}", "   :members:"], source="modules")
+                lines = ["```{eval-rst}", f".. automodule:: {name}", "   :members:", "```"]
+                text = StringList(lines, source="modules")
                 self.state.nested_parse(text, 0, section)
                 found.append(section)
         return found
@@ -55,4 +65,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive `modules`, and escape docstrings before napoleon reads them."""
     app.add_directive("modules", Modules)
     app.connect("autodoc-process-docstring", escape, priority=100)
+    app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True}
