@@ -46,7 +46,11 @@ SWEPT = {
 
 BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
 COMMANDS = [(block.document, command) for block in BLOCKS for command in block.commands]
-OURS = [command for _, command in COMMANDS if re.search(r"paka[.-](train|evaluate|doctor|export)\b", command)]
+OURS = [
+    command
+    for _, command in COMMANDS
+    if re.search(r"^[^\"]*paka[.-](train|evaluate|doctor|export)\b", command)
+]
 PYTHON = [block for block in BLOCKS if block.language == "python" and block.file is None]
 
 
