@@ -3,6 +3,8 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 WHEEL_VENV := .wheel-venv
+FEW_IMAGES := data.source.train=64 data.source.test=16 profile.train_images=32 profile.test_images=16 \
+	profile.memory=2048 profile.clusters=20 profile.linear_epochs=1 profile.bootstrap=20
 
 unexport PYTHONPATH # paka is what is installed
 .DEFAULT_GOAL := help
@@ -12,10 +14,11 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The exact versions of constraints.txt and this checkout, in .venv; made once and after a change of either file.
+# Files are compiled when they are first imported: most of more than 20,000 never are.
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "expected Python 3.11 to 3.13, got " + sys.version.split()[0] + ": set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: .venv/.installed ## post-train the packaged encoder on procedural images (SEED=0)
@@ -49,7 +52,7 @@ wheel: .venv/.installed ## build the wheel, install it elsewhere and run it from
 		> "$$($(WHEEL_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth"
 	folder=$$(mktemp -d) && bin=$$(cd $(WHEEL_VENV)/bin && pwd) && cd "$$folder" \
 		&& "$$bin/python" -c 'import sys, paka; sys.exit(not paka.__file__.startswith(sys.prefix) and paka.__file__)' \
-		&& "$$bin/paka-train" experiment=demo trainer.max_steps=2 \
+		&& "$$bin/paka-train" experiment=demo trainer.max_steps=2 $(FEW_IMAGES) \
 		&& rm -rf "$$folder"
 
 clean: ## remove environments, caches and builds

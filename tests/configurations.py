@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import pickle
+
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from paka.config import CONF_DIR
@@ -38,8 +43,18 @@ SPECIAL = {
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
+    """Return what Hydra composes: each choice of options once, and single values as Hydra sets them last of all."""
+    chosen = [one for one in overrides if one.partition("=")[0] in GROUPS]
+    cfg: DictConfig = pickle.loads(_composed(name, *chosen))
+    values = OverridesParser.create().parse_overrides([one for one in overrides if one not in chosen])
+    ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+    return cfg
+
+
+@functools.cache
+def _composed(name: str, *chosen: str) -> bytes:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-        return compose(name, overrides=list(overrides))
+        return pickle.dumps(compose(name, overrides=list(chosen)))
 
 
 def choosing(group: str, option: str, root: str = "x") -> list[str]:

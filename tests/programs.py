@@ -25,7 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 LATE = {
@@ -37,6 +37,7 @@ LATE = {
 """Variables that are read when they are needed; any other may be read while libraries are imported."""
 UNSET = ("PAKA_TRACEBACK", "RANK", "LOCAL_RANK", "SLURM_PROCID", "PYTEST_CURRENT_TEST")
 """Variables of whoever started the tests that would change what programs do."""
+ROOT = Path(__file__).parents[1]
 SERVER = Path(__file__).with_name("program_server.py")
 TIMEOUT = 240.0
 
@@ -139,6 +140,20 @@ def start(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, own:
         encoding="utf-8",
         start_new_session=True,
     )
+
+
+def run_ranks(work: Callable[[int, Path], None], folder: Path, count: int) -> None:
+    """Run `work(rank, folder)`, a function of a test's module, in as many processes side by side."""
+    code = f"import sys, pathlib; from {work.__module__} import {work.__name__} as work; work(int(sys.argv[1]), pathlib.Path(sys.argv[2]))"
+    processes = [start("-c", code, str(rank), str(folder), cwd=ROOT) for rank in range(count)]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=TIMEOUT)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
 
 
 def _environment() -> dict[str, str]:

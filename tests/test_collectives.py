@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.doubles import CHANNELS, POINTS, correspondences, draw
-from torch import distributed, multiprocessing, nn
+from tests.programs import run_ranks
+from torch import distributed, nn
 
 from paka.collectives import many_processes, rows_of_all_processes
 from paka.kernels import cosine, linear, rbf
@@ -73,7 +73,7 @@ def loss_and_gradient(objective: nn.Module, batch: Correspondences) -> tuple[tor
     return loss.detach(), torch.autograd.grad(loss, weight)[0]
 
 
-def work(rank: int, folder: str) -> None:
+def work(rank: int, folder: Path) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     found = {name: loss_and_gradient(make(), part(rank)) for name, make in OBJECTIVES.items()}
     found["batch"] = loss_and_gradient(BatchPaKA(linear, across_ranks=False), part(rank))
@@ -84,15 +84,15 @@ def work(rank: int, folder: str) -> None:
             0, image_student=draw(2, 3, 5, seed=rank), image_teacher=draw(2, 2, 5, seed=10 + rank)
         )
     )
-    torch.save({"found": found, "rows": rows, "centre": image.centre}, Path(folder) / f"{rank}.pt")
+    torch.save({"found": found, "rows": rows, "centre": image.centre}, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def two() -> list[Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(work, (folder,), nprocs=2)
-        return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in (0, 1)]
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    folder = tmp_path_factory.mktemp("two")
+    run_ranks(work, folder, 2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hydra._internal.utils import get_args_parser
+from tests.programs import run
 
 from paka.command_line import check
 from paka.config import CONF_DIR
@@ -41,16 +41,12 @@ def problems(*arguments: str, name: str = "train") -> list[str]:
 
 
 def python(code: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {key: value for key, value in os.environ.items() if key not in (*RANKS, "PAKA_TRACEBACK")}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=cwd,
-        env=inherited | {"PYTHONPATH": str(ROOT / "src")} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return run("-c", code, *arguments, cwd=cwd, env=environment, own=True)
+
+
+def running(body: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Start a program whose run is `body`; what is imported before is not the question."""
+    return run("-c", WITH_RUN.format(body=body), *arguments, cwd=cwd, env=environment)
 
 
 BAD_INPUT = [
@@ -259,7 +255,7 @@ def test_log_is_a_file_and_warnings_are_shown(tmp_path: Path):
     body = (
         "import logging; logging.getLogger('paka').info('quiet'); logging.getLogger('paka').warning('loud')"
     )
-    done = python(WITH_RUN.format(body=body), cwd=tmp_path)
+    done = running(body, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("", "WARNING: loud\n")
     (log,) = tmp_path.rglob("train.log")
     assert "quiet" in log.read_text()
@@ -267,7 +263,7 @@ def test_log_is_a_file_and_warnings_are_shown(tmp_path: Path):
 
 def test_run_sees_the_configuration_and_its_folder(tmp_path: Path):
     body = "print(cfg.seed, cfg.output_dir, cfg.run_name, cfg.method)"
-    done = python(WITH_RUN.format(body=body), "seed=3", cwd=tmp_path)
+    done = running(body, "seed=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     seed, folder, run_name, method = done.stdout.split()
     assert (seed, run_name, method) == ("3", "tiny_scenes_paka_linear", "paka")
@@ -279,7 +275,7 @@ INPUT_ERROR = "from paka.sources.folder import Folder; Folder('dev', root='image
 
 
 def test_input_error_of_the_package_is_one_sentence(tmp_path: Path):
-    done = python(WITH_RUN.format(body=INPUT_ERROR), cwd=tmp_path)
+    done = running(INPUT_ERROR, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "'dev'" in done.stderr
@@ -287,15 +283,15 @@ def test_input_error_of_the_package_is_one_sentence(tmp_path: Path):
 
 
 def test_traceback_on_demand_and_for_bugs(tmp_path: Path):
-    shown = python(WITH_RUN.format(body=INPUT_ERROR), cwd=tmp_path, PAKA_TRACEBACK="1")
-    bug = python(WITH_RUN.format(body="raise ValueError('not of the package')"), cwd=tmp_path)
+    shown = running(INPUT_ERROR, cwd=tmp_path, PAKA_TRACEBACK="1")
+    bug = running("raise ValueError('not of the package')", cwd=tmp_path)
     for done in (shown, bug):
         assert done.returncode == 1
         assert "Traceback" in done.stderr or "Error executing job" in done.stderr
 
 
 def test_other_processes_of_a_run_leave_nothing(tmp_path: Path):
-    done = python(WITH_RUN.format(body="print('ran')"), cwd=tmp_path, RANK="1")
+    done = running("print('ran')", cwd=tmp_path, RANK="1")
     assert (done.returncode, done.stdout) == (0, "ran\n")
     assert not list(tmp_path.iterdir())
     silent = python(WITHOUT_TORCH.format(name="train"), "seed=x", cwd=tmp_path, RANK="1")

@@ -8,13 +8,12 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.programs import run, start
 from tests.trees import write_folder
 
 from paka.config import CONF_DIR
@@ -23,6 +22,7 @@ from paka.sources.folder import Folder
 SOURCE = CONF_DIR.parent / "src"
 
 WRITER = """
+from tests.programs import run, start
 from tests.trees import write_folder
 
 def write(root, *, images=20, seed=0):
@@ -52,25 +52,17 @@ class Slow(Folder):
 """
 
 
-def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    path = os.pathsep.join(map(str, (SOURCE, cwd, CONF_DIR.parent)))
-    environment = {key: value for key, value in os.environ.items() if key != "PAKA_TRACEBACK"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "paka.doctor", *arguments],
-        cwd=cwd,
-        env=environment | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def paths(cwd: Path) -> dict[str, str]:
+    return {
+        "PYTHONPATH": os.pathsep.join(map(str, (SOURCE, cwd, CONF_DIR.parent))),
+        "PYTHONIOENCODING": "utf-8",
+    }
 
 
-def doctor(*arguments: str, cwd: Path) -> tuple[int, str, str]:
-    process = start(*arguments, cwd=cwd)
-    output, errors = process.communicate(timeout=60)
-    assert "Traceback" not in errors, errors
-    return process.returncode, output, errors
+def doctor(*arguments: str, cwd: Path, own: bool = False) -> tuple[int, str, str]:
+    done = run("-m", "paka.doctor", *arguments, cwd=cwd, env=paths(cwd), own=own)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
 
 
 def in_run(*more: str, group: str = "benchmark") -> list[str]:
@@ -79,7 +71,7 @@ def in_run(*more: str, group: str = "benchmark") -> list[str]:
 
 def test_sound_data_twice_into_the_same_folder(tmp_path: Path):
     write_folder(tmp_path / "tree")
-    first, second = (doctor(*in_run(), cwd=tmp_path) for _ in range(2))
+    first, second = (doctor(*in_run(), cwd=tmp_path, own=own) for own in (True, False))
     assert (first[0], first[2]) == (second[0], second[2]) == (0, "")
     assert re.sub(r"in [0-9.]+ s", "", first[1]) == re.sub(r"in [0-9.]+ s", "", second[1])
     for line in ("folder is sound: 19 images read in", "  python -m paka.evaluate benchmark=folder"):
@@ -193,7 +185,8 @@ def test_not_every_data_set_has_a_miniature(tmp_path: Path):
 def test_ctrl_c_ends_it_with_a_sentence(tmp_path: Path):
     write_folder(tmp_path / "tree", {"train": 100})
     (tmp_path / "slow.py").write_text(SLOW)
-    process = start(*in_run("data.source._target_=slow.Slow", group="data"), cwd=tmp_path)
+    slow = in_run("data.source._target_=slow.Slow", group="data")
+    process = start("-m", "paka.doctor", *slow, cwd=tmp_path, env=paths(tmp_path))
     deadline = time.monotonic() + 30
     while not (tmp_path / "reading").exists():
         assert time.monotonic() < deadline

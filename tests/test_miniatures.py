@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.configurations import OPTIONS, choosing, composed
+from tests.programs import run
 
 DATA = [
     option
@@ -26,14 +24,8 @@ PROFILE = ["profile.grid=[8,8]", "profile.linear_epochs=1", "profile.bootstrap=2
 
 
 def paka(program: str, *arguments: str, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", f"paka.{program}", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PAKA_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
-    )
+    env = {"PAKA_CACHE": str(folder / "cache")}
+    done = run("-m", f"paka.{program}", *arguments, cwd=folder, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

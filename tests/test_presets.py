@@ -77,7 +77,7 @@ def reduced(preset: str, *overrides: str) -> Encoder:
     return encoder.eval()
 
 
-@pytest.fixture(params=PRESETS)
+@pytest.fixture(scope="module", params=PRESETS)  # so that the tests of a preset follow each other
 def preset(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from tests.doubles import NoiseImages, tiny_encoder
+from tests.programs import run_ranks
 from tests.protocols.synthetic import PROFILE
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from paka.benchmark import Benchmark
 from paka.collectives import own_share
@@ -72,7 +73,7 @@ def work(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shared")
-    multiprocessing.spawn(work, (folder,), nprocs=PROCESSES)
+    run_ranks(work, folder, PROCESSES)
     return folder
 
 

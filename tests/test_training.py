@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from tests.programs import run, start
 
 import paka
 from paka.patch_features import PatchFeatures
@@ -71,30 +70,25 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(command: Sequence[str], **options: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-        [sys.executable, *command],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
+def training(folder: Path, root: Path, *overrides: str) -> list[str]:
+    return ["-m", "paka.train", *SMALL, f"data.root={root}", f"hydra.run.dir={folder}", *overrides]
 
 
-def train(folder: Path, root: Path, *overrides: str, launcher: Sequence[str] = ()) -> str:
-    module = ["-m", "paka.train"] if not launcher else [*launcher, "-m", "paka.train"]
-    command = [*module, *SMALL, f"data.root={root}", f"hydra.run.dir={folder}", *overrides]
-    process = start(command)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    return out
+def train(folder: Path, root: Path, *overrides: str, launcher: Sequence[str] = (), own: bool = False) -> str:
+    command = [*launcher, *training(folder, root, *overrides)]
+    done = run(*command, cwd=root, own=own or bool(launcher))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
+
+
+def stepped(folder: Path) -> bool:
+    """Whether a run has logged a step."""
+    return (folder / "metrics.csv").exists() and len((folder / "metrics.csv").read_text().splitlines()) > 1
 
 
 def losses(folder: Path) -> list[float]:
@@ -103,9 +97,9 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> tuple[Path, str]:
-    """A complete run and what it printed."""
+    """A complete run, by a process of its own, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
-    return folder, train(folder, photographs)
+    return folder, train(folder, photographs, own=True)
 
 
 def test_a_run_leaves_everything_it_promises(finished: tuple[Path, str]) -> None:
@@ -210,9 +204,8 @@ def test_evaluation_scores_an_export_as_the_run_did(
     command = ["-m", "paka.evaluate", *settings, "benchmark=folder", f"benchmark.root={photographs}"]
     export = finished[0] / "encoder.safetensors"
     settings = [f"compare=[{export}]", f"features={features}", "method=compared"]
-    process = start([*command, *settings, f"hydra.run.dir={tmp_path}"])
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    done = run(*command, *settings, f"hydra.run.dir={tmp_path}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert {row["method"] for row in rows(tmp_path / "results.csv")} == {"compared"}
     columns = ("protocol", "before", "after") if features == "none" else ("protocol", "before")
     scored, expected = (
@@ -223,13 +216,13 @@ def test_evaluation_scores_an_export_as_the_run_did(
 
 
 def test_control_c_leaves_a_checkpoint_and_says_how_to_go_on(photographs: Path, tmp_path: Path) -> None:
-    command = ["-m", "paka.train", *SMALL, f"data.root={photographs}", f"hydra.run.dir={tmp_path}"]
-    process = start([*command, "trainer.max_steps=100000", "eval=none"])
+    command = training(tmp_path, photographs, "trainer.max_steps=100000", "eval=none")
+    process = start(*command, cwd=tmp_path)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "provenance.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    time.sleep(3.0)
-    process.send_signal(signal.SIGINT)
+    while not stepped(tmp_path) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert f"python -m paka.train resume={tmp_path}\n" in out
@@ -260,13 +253,10 @@ def test_two_processes_give_the_losses_of_one(
 def test_bad_input_is_one_sentence(
     photographs: Path, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
-    process = start(
-        ["-m", "paka.train", *SMALL, f"data.root={photographs}", f"hydra.run.dir={tmp_path}", *overrides]
-    )
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert message in err
-    assert "Traceback" not in err
+    done = run(*training(tmp_path, photographs, *overrides), cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def unlabelled(root: Path, count: int, *broken: int) -> Path:
@@ -293,11 +283,10 @@ def test_unreadable_photographs_are_skipped_and_listed(tmp_path: Path) -> None:
 
 def test_too_many_of_them_stop_the_run(tmp_path: Path) -> None:
     root = unlabelled(tmp_path / "photos", 40, 3, 4)
-    process = start(["-m", "paka.train", *SMALL, f"data.root={root}", f"hydra.run.dir={tmp_path / 'run'}", "trainer.max_steps=10"])  # fmt: skip
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "of 40 images cannot be read" in err
-    assert "Traceback" not in err
+    done = run(*training(tmp_path / "run", root, "trainer.max_steps=10"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "of 40 images cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_encoders_are_compared_in_one_run(
@@ -326,11 +315,10 @@ def test_encoders_are_compared_in_one_run(
         "profile.settings.knn_segmentation.neighbours=[1,3]",
         "profile.settings.logistic_segmentation.iterations=5",
     ]
-    process = start(
-        [*command, f"compare=[{files}]", f"cache={tmp_path / 'kept'}", f"hydra.run.dir={tmp_path}"]
-    )
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    where = [f"cache={tmp_path / 'kept'}", f"hydra.run.dir={tmp_path}"]
+    done = run(*command, f"compare=[{files}]", *where, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = done.stdout
     scored = rows(tmp_path / "results.csv")
     assert {row["method"] for row in scored} == {"a", "b"}
     assert "in_context_depth" not in {row["protocol"] for row in scored}
@@ -374,10 +362,10 @@ def test_snapshots_are_kept_and_the_best_by_an_estimate_is_exported(
 
 
 def test_a_killed_evaluation_goes_on_and_gives_the_same_result(tmp_path: Path, photographs: Path) -> None:
-    process = start(evaluation(photographs, tmp_path / "killed", tmp_path / "cache"))
+    process = start(*evaluation(photographs, tmp_path / "killed", tmp_path / "cache"), cwd=tmp_path)
     started = time.monotonic()
     while len(list((tmp_path / "cache").glob("outcomes/*.npz"))) < 2:
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None
         assert time.monotonic() < started + 120
         time.sleep(0.005)
     process.kill()
@@ -385,19 +373,19 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same_result(tmp_path: Path, p
     assert not (tmp_path / "killed" / "results.csv").exists()
     printed = []
     for name, cache in (("resumed", "cache"), ("undisturbed", "other")):
-        out, err = start(evaluation(photographs, tmp_path / name, tmp_path / cache)).communicate(timeout=240)
-        assert (tmp_path / name / "results.csv").exists(), err
-        printed.append(out)
+        done = run(*evaluation(photographs, tmp_path / name, tmp_path / cache), cwd=tmp_path)
+        assert (tmp_path / name / "results.csv").exists(), done.stderr
+        printed.append(done.stdout)
     assert 2 <= printed[0].count("kept from before") < 6
     assert "kept from before" not in printed[1]
     assert_same_scores(tmp_path / "resumed", tmp_path / "undisturbed")
 
 
 def test_control_c_ends_an_evaluation_with_a_sentence(tmp_path: Path, photographs: Path) -> None:
-    process = start(evaluation(photographs, tmp_path / "stopped", tmp_path / "cache"))
+    process = start(*evaluation(photographs, tmp_path / "stopped", tmp_path / "cache"), cwd=tmp_path)
     started = time.monotonic()
     while not list((tmp_path / "cache").glob("*/facts.json")):
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None
         assert time.monotonic() < started + 120
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -411,9 +399,8 @@ def test_two_processes_that_share_an_evaluation_score_as_one(tmp_path: Path, pho
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     for name, launched in (("one", []), ("two", launcher)):
         command = [*launched, *evaluation(photographs, tmp_path / name, tmp_path / f"{name}-cache")]
-        process = start(command)
-        _, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
+        done = run(*command, cwd=tmp_path, own=True)
+        assert done.returncode == 0, done.stderr
     assert_same_scores(tmp_path / "one", tmp_path / "two")
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import functools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -17,6 +14,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 from tests.doubles import NoiseImages, multi_crop, tiny_encoder
+from tests.programs import run
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
 
@@ -338,8 +336,8 @@ def test_the_command_line_exports_what_timm_loads(tmp_path: Path, settings: list
         "trainer.workers=0",
         "trainer.log_every=1",
     ]
-    command = [sys.executable, "-m", "paka.train", *settings, *fixed, f"hydra.run.dir={tmp_path}"]
-    subprocess.run(command, check=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = run("-m", "paka.train", *settings, *fixed, f"hydra.run.dir={tmp_path}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     arch = {"patch_size": 8, "embed_dim": 192, "depth": 4, "num_heads": 3, "img_size": 128}
     network = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True, **arch)
     network.load_state_dict(load_file(tmp_path / "encoder.safetensors"))

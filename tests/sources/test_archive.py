@@ -67,7 +67,7 @@ def test_a_copy_opens_its_own_handles(packed: Path) -> None:
     files = open_files(packed, SUFFIXES)
     files.read(1)
     assert content(pickle.loads(pickle.dumps(files))) == CONTENT
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply(content, (files,)) == CONTENT
 
 
