@@ -247,8 +247,16 @@ def _is_installed(package: str | None) -> bool:
     return package is None or (found is not None and found.origin is not None)
 
 
+def _project_has_a_name(cfg: DictConfig) -> str | None:
+    name = cfg.logger.wandb.project
+    if isinstance(name, str) and 0 < len(name) <= 128 and not {*name} & {*"/\\#?%:"}:
+        return None
+    return f"logger.wandb.project: expected up to 128 characters without any of / \\ # ? % :, got {name!r}"
+
+
 RELATIONS = (
     Relation(("logger",), _loggers_are_installed),
+    Relation(("logger.wandb.project",), _project_has_a_name),
     Relation(("snapshots", "choose"), _snapshots_to_choose_from),
     Relation(("data.parts", "data.weights"), _parts_have_weights),
     Relation(("backbone.pos_embed", "backbone.resampling.author"), _authors_are_on_record),
