@@ -332,7 +332,7 @@ def test_a_missing_package_is_a_sentence(name: str, monkeypatch: pytest.MonkeyPa
     [
         ("logger.csv=null", "logger.csv: expected a logger, because reports read metrics.csv"),
         ("logger.wandb.mode=dryrun", "logger.wandb.mode: expected null or one of online, offline"),
-        ("logger.wandb.project=a/b", "logger.wandb.project: expected a name without any of"),
+        ("logger.wandb.project=a/b", "logger.wandb.project: expected up to 128 characters without any of"),
         ("logger.wandb.images=-1", "logger.wandb.images: expected an integer of at least 0"),
     ],
 )

@@ -108,7 +108,7 @@ def pictures(report: RunReport) -> dict[str, Figure]:
     several = len(report.galleries) > 1
     firsts = [_foremost(gallery) for gallery in report.galleries]
     rest = [_all(gallery) for gallery in report.galleries]
-    found = {}
+    found: dict[str, Figure] = {}
     for gallery, figure in chain(_in_turn(report.galleries, firsts), _in_turn(report.galleries, rest)):
         name = f"{gallery.name}/{figure.path.stem}" if several else figure.path.stem
         found.setdefault(name, figure)

@@ -259,9 +259,17 @@ def _started_one_way(cfg: DictConfig) -> str | None:
     return None
 
 
+def _project_has_a_name(cfg: DictConfig) -> str | None:
+    name = cfg.logger.wandb.project
+    if isinstance(name, str) and 0 < len(name) <= 128 and not {*name} & {*"/\\#?%:"}:
+        return None
+    return f"logger.wandb.project: expected up to 128 characters without any of / \\ # ? % :, got {name!r}"
+
+
 RELATIONS = (
     Relation(("logger",), _loggers_are_installed),
     Relation(("init_from", "resume", "backbone.weights"), _started_one_way),
+    Relation(("logger.wandb.project",), _project_has_a_name),
     Relation(("snapshots", "choose"), _snapshots_to_choose_from),
     Relation(("data.parts", "data.weights"), _parts_have_weights),
     Relation(("backbone.pos_embed", "backbone.resampling.author"), _authors_are_on_record),

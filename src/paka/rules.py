@@ -127,10 +127,6 @@ _DEVICE = Rule(
 )
 _BETAS = Rule("two numbers from 0 to below 1", lambda value: _pair(value, _BELOW_ONE.holds))
 
-_PROJECT = Rule(
-    "a name without any of / \\ # ? % :",
-    lambda value: isinstance(value, str) and re.fullmatch(r"[^/\\#?%:]{1,128}", value) is not None,
-)
 _KEPT = Rule("a logger, because reports read metrics.csv", lambda value: isinstance(value, Mapping))
 
 RULES: dict[Rule, tuple[str, ...]] = {
@@ -267,7 +263,6 @@ RULES: dict[Rule, tuple[str, ...]] = {
         "profile.matching",
         "logger.wandb.artifact",
     ),
-    _PROJECT: ("logger.wandb.project",),
     _KEPT: ("logger.csv",),
     _or(None, _one_of("online", "offline")): ("logger.wandb.mode",),
     _BINS: ("objective.loss.scale_bins",),
