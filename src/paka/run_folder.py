@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from yaml import YAMLError
 
 if TYPE_CHECKING:
     from paka.scores import Score
@@ -156,7 +157,7 @@ class RunFolder:
 def _read_yaml(path: Path) -> DictConfig:
     try:
         loaded = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, YAMLError) as error:
         raise ValueError(f"expected a configuration in {path}, got what cannot be read: {error}") from error
     if isinstance(loaded, ListConfig):
         raise ValueError(f"expected a configuration in {path}, got a list")  # noqa: TRY004 - a file's fault
