@@ -112,6 +112,7 @@ def test_a_run_leaves_everything_it_promises(finished: tuple[Path, str]) -> None
         "report.md",
         "report.html",
         "per_class.csv",
+        "resamples.npz",
         "encoder.safetensors",
     ):
         assert (folder / name).stat().st_size > 0, name

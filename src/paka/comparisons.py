@@ -150,7 +150,7 @@ def _resamples(pairs: Sequence[tuple[Resampled | None, Resampled | None]]) -> Re
     """Return the mean difference on resampled images; None if a run kept none, or saw other images."""
     differences = []
     for first, second in pairs:
-        if first is None or second is None or first.digest != second.digest:
+        if first is None or second is None or not first.pairs_with(second):
             return None
         differences.append((first.values - second.values, first.images))
     if len({(values.shape, images) for values, images in differences}) != 1:
@@ -162,7 +162,7 @@ def _pooled(first: Sequence[Point], second: Sequence[Point]) -> Resamples | None
     """Return the difference of the means of all on resampled images; None if one kept none, or saw other images."""
     sides = [[point.resampled for point in side] for side in (first, second)]
     kept = [one for side in sides for one in side if one is not None]
-    if len(kept) < len(first) + len(second) or len({one.digest for one in kept}) > 1:
+    if len(kept) < len(first) + len(second) or not all(one.pairs_with(kept[0]) for one in kept):
         return None
     own, other = (np.mean([one.values for one in side if one is not None], axis=0) for side in sides)
     return Resamples(own - other, kept[0].images)

@@ -11,7 +11,7 @@ from typing import Any
 from paka.runs import Run
 
 IGNORED = (
-    "seed", "output_dir", "run_name", "method", "resume", "logger", "cache", "cache_limit", "eval", "snapshots",
+    "seed", "output_dir", "sweep_dir", "run_name", "method", "tags", "resume", "logger", "cache", "cache_limit", "eval", "snapshots",
     "trainer.workers", "trainer.log_every", "trainer.checkpoint_every", "trainer.devices", "trainer.accelerator",
     "trainer.strategy", "profile.bootstrap",
 )  # fmt: skip
@@ -72,7 +72,7 @@ def columns(runs: Sequence[Run]) -> list[Column]:
     """
     typed = frozenset().union(*(run.typed for run in runs))
     groups = [group for group in _differing_groups(runs) if group in typed]
-    keys = [key for key in _differing_keys(runs) if _set(key, typed)]
+    keys = [key for key in _differing_keys(runs) if key not in groups and _set(key, typed)]
     chosen = [*groups, *keys]
     left = [key for key in _differing_keys(runs) if key not in chosen]
     while left := [key for key in left if not _follows(key, chosen, groups, runs)]:

@@ -56,6 +56,10 @@ class Resampled(NamedTuple):
     images: int
     digest: str
 
+    def pairs_with(self, other: Resampled) -> bool:
+        """Return whether the other score is of the same resamples of the same images."""
+        return self.digest == other.digest and self.values.shape == other.values.shape
+
 
 def write_resamples(
     path: Path, before: Mapping[str, Result], after: Mapping[str, Mapping[str, Result]], *, resamples: int
@@ -119,7 +123,7 @@ def _digest(metric: Metric, counts: Tensor, times: Tensor) -> str:
 def read_resamples(folder: Path) -> dict[Key, Resampled]:
     """Return what a run kept of its resampled scores; nothing where the file is missing or damaged."""
     try:
-        with np.load(folder / FILE, allow_pickle=False) as file:
+        with (folder / FILE).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             parts = [file[name] for name in ("names", "value", "values", "images")]
         return {
             Key(*map(str, names[:4])): Resampled(float(value), values, int(images), str(names[4]))

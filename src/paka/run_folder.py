@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from yaml import YAMLError
 
 from paka.disk import whole
 
@@ -182,7 +183,7 @@ class RunFolder:
 def _read_yaml(path: Path) -> DictConfig:
     try:
         loaded = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, YAMLError) as error:
         raise ValueError(f"expected a configuration in {path}, got what cannot be read: {error}") from error
     if isinstance(loaded, ListConfig):
         raise ValueError(f"expected a configuration in {path}, got a list")  # noqa: TRY004 - a file's fault

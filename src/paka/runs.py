@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from paka.run_folder import STATUS, RunFolder, Status
 
@@ -23,7 +24,7 @@ SEARCHED_FOR = ("provenance.json", "metrics.csv", "results.csv", ".hydra")
 """Beside a `config.yaml`, what tells a run's folder from any other; `status.json` does so alone."""
 PROGRAMS = ("train", "evaluate")
 """Programs whose runs have scores, by their job's name."""
-UNREADABLE = (OSError, ValueError, TypeError, LookupError, OmegaConfBaseException)
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, OmegaConfBaseException, YAMLError)
 """What reading files raises that are damaged, cut off or somebody else's."""
 
 
@@ -278,12 +279,10 @@ def _curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
             rows = list(csv.DictReader(file))
     except (*UNREADABLE, csv.Error):
         return {}
-    curves: dict[str, tuple[list[int], list[float]]] = {}
+    curves: dict[str, dict[int, float]] = {}
     for step, name, value in _logged(rows):
-        steps, values = curves.setdefault(name, ([], []))
-        steps.append(step)
-        values.append(value)
-    return curves
+        curves.setdefault(name, {})[step] = value  # a run that was resumed may have logged a step twice
+    return {name: (sorted(one), [one[step] for step in sorted(one)]) for name, one in curves.items()}
 
 
 def _logged(rows: Iterable[Mapping[str | None, Any]]) -> Iterator[tuple[int, str, float]]:

@@ -40,31 +40,41 @@ def score_figures(folder: Path, tested: Tested, prefix: str) -> list[Figure]:
     sweep = tested.sweep
     if len(sweep.samples) < 2:
         return []
-    curves = [curve(folder, tested, place, prefix) for place in swept_numbers(sweep)]
-    drawn = [figure for figure in curves if figure is not None]
-    return drawn or ([dots(folder, tested, prefix)] if len(sweep.samples) <= MOST_ROWS else [])
+    found = {place: swept_groups(sweep, place) for place in range(len(sweep.names))}
+    drawn = [curve(folder, tested, place, groups, prefix) for place, groups in found.items() if groups]
+    covered = {values for groups in found.values() for members in groups.values() for values in members}
+    if covered >= {*sweep.samples} or len(sweep.samples) > MOST_ROWS:
+        return drawn
+    return [*drawn, dots(folder, tested, prefix)]
 
 
-def swept_numbers(sweep: Sweep) -> list[int]:
-    """Return the places of columns that hold at least three different numbers, and nothing but numbers."""
-    places = []
-    for place in range(len(sweep.names)):
-        found = numbers(values[place] for values in sweep.samples if values[place] != NO_VALUE)
-        if found is not None and len({*found}) >= FEWEST:
-            places.append(place)
-    return places
+def swept_groups(sweep: Sweep, place: int) -> dict[Values, list[Values]]:
+    """Return the configurations that differ in a number only, by what else they are.
 
+    Args:
+        sweep: The runs.
+        place: Column of the number.
 
-def curve(folder: Path, tested: Tested, place: int, prefix: str) -> Figure | None:
-    """Draw scores against a number, with a line for each combination of what else differs."""
-    sweep = tested.sweep
-    names = [*sweep.names[:place], *sweep.names[place + 1 :]]
+    Returns:
+        Groups of at least two, by the values of the other columns, numbers rising; none where the column holds words, no
+        group has three, or there are too many for one picture.
+    """
     groups: dict[Values, list[Values]] = {}
     for values in sorted(sweep.samples, key=order):
         if values[place] != NO_VALUE:
             groups.setdefault((*values[:place], *values[place + 1 :]), []).append(values)
-    if len(groups) > MOST_LINES:
-        return None
+    groups = {rest: members for rest, members in groups.items() if len(members) > 1}
+    words = numbers(values[place] for members in groups.values() for values in members) is None
+    fewest = max(map(len, groups.values()), default=0) < FEWEST
+    return {} if words or fewest or len(groups) > MOST_LINES else groups
+
+
+def curve(
+    folder: Path, tested: Tested, place: int, groups: Mapping[Values, Sequence[Values]], prefix: str
+) -> Figure:
+    """Draw scores against a number, with a line for each group, see `swept_groups`."""
+    sweep = tested.sweep
+    names = [*sweep.names[:place], *sweep.names[place + 1 :]]
     told = short_labels(names, groups)
     lines = {told[rest] if len(groups) > 1 else "": members for rest, members in groups.items()}
     panels = [
@@ -240,7 +250,7 @@ def learning(folder: Path, sweep: Sweep, prefix: str) -> Figure | None:
         for name in names
     ]
     path = folder / f"{prefix}learning.png"
-    ordered = len(sweep.names) == 1 and bool(swept_numbers(sweep))
+    ordered = len(sweep.names) == 1 and bool(swept_groups(sweep, 0))
     learning_figure(path, [*sweep.short.values()], panels, ordered=ordered)
     caption = "Learning curves: thin lines are seeds, thick ones their mean. Values logged at each step are smoothed."
     return Figure(

@@ -31,6 +31,8 @@ ACROSS = 3
 """Panels side by side."""
 PANEL, BETWEEN = 2.55, 0.32
 """Width of a panel, and distance between two that share their rows, in inches."""
+APART = 0.72
+"""Distance between two that have axes of their own."""
 COLOURS = (*LINES, "#60006c", "#483c00", "#a80c48", "#9078f0", "#30249c", "#6c5478")
 _SEEDS: Any = {"linestyle": "none", "marker": "o", "markersize": 3.2, "alpha": 0.45, "markeredgewidth": 0}
 _START: Any = {"color": MUTED, "linewidth": 1.1, "linestyle": (0, (4, 3)), "zorder": 1}
@@ -235,13 +237,13 @@ def panels_in_grid(
     """Return a figure with that many panels above a legend of names, and the panels."""
     across = min(across, count)
     down = -(-count // across)
-    width = 0.55 + across * (PANEL + 0.55) - 0.3
+    width = 0.55 + across * (PANEL + APART) - 0.2
     columns = columns_within(names, width - 0.6) if names else 1
     foot = LINE * -(-len(names) // columns) + 2 * MARGIN if names else 0.0
     figure = paper(width, down * (tall + 0.85) + foot)
     axes = [
         axes_at(
-            figure, 0.55 + (i % across) * (PANEL + 0.55), 0.32 + (i // across) * (tall + 0.85), PANEL, tall
+            figure, 0.55 + (i % across) * (PANEL + APART), 0.32 + (i // across) * (tall + 0.85), PANEL, tall
         )
         for i in range(count)
     ]
