@@ -101,7 +101,7 @@ def _size_of(export: Export) -> dict[str, Any]:
     return {} if export.encoder.model.pos_embed is None else {"img_size": list(export.position_size)}
 
 
-def refusal(export: Export) -> str | None:
+def refusal(export: Export) -> None:
     """Return nothing: every encoder is one of timm's."""
     del export
 
