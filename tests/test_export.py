@@ -45,11 +45,14 @@ MODELS = {
     "dinov3_gated": ["backbone=dinov3_splus", f"backbone.encoder.arch={{{SHAPE}, mlp_ratio: 4}}"],
     "siglip": ["backbone=siglip2_b", f"backbone.encoder.arch={{{SHAPE}, img_size: 64}}"],
 }
+OTHERS = {
+    "deit3": ["backbone=timm", "backbone.name=deit3_small_patch16_224", f"backbone.encoder.arch={{{SHAPE}}}"]
+}
 GRID = "backbone.global_grid=4"
 
 
 def run_of(folder: Path, name: str, *more: str, **options: object) -> Encoder:
-    return write_run(folder, *MODELS[name], *([] if name == "vit" else [GRID]), *more, **options)  # type: ignore[arg-type]
+    return write_run(folder, *(MODELS | OTHERS)[name], *([] if name == "vit" else [GRID]), *more, **options)  # type: ignore[arg-type]
 
 
 def exported(run: Path, to: str, *more: str) -> Path:
@@ -138,6 +141,11 @@ def test_the_hub_format_has_the_names_of_dinov2_and_comes_back_exactly(name: str
             r"not of DINOv2's architecture: it has no blocks\.0\.ls1\.gamma; to=\[timm,hf,onnx\] fits",
         ),
         ("dinov3", "dinov2_hub", r"not of DINOv2's architecture: it has blocks.*; to=\[timm,hf,onnx\] fits"),
+        (
+            "deit3",
+            "dinov2_hub",
+            r"not dinov2_hub: its class token has no position.*; to=\[timm,hf,onnx\] fits",
+        ),
         (
             "siglip",
             "[timm,hf]",

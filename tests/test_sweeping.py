@@ -57,7 +57,7 @@ def small_conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     full = OmegaConf.load(CONF_DIR / "train.yaml")
     quiet = [{f"override hydra/{group}": "none"} for group in ("job_logging", "hydra_logging")]
     small = {
-        "defaults": [{"kernel": "rbf"}, "_self_", {"sweep": None}, *quiet],
+        "defaults": [{"kernel": "linear"}, "_self_", {"sweep": None}, *quiet],
         "backbone": {"lr": 1.0, "head_lr": 1.0},
         "run_name": "small",
         "logger": "csv",
@@ -335,6 +335,12 @@ def test_a_run_cannot_be_named_out_of_its_folder(sweep: Sweep, tmp_path: Path) -
 
 def problems(*arguments: str) -> list[str]:
     return check(CONF_DIR, "train", get_args_parser().parse_args(arguments))
+
+
+def test_a_preset_takes_one_value_for_what_it_sweeps(sweep: Sweep, tmp_path: Path) -> None:
+    command = ["sweep=bandwidth", "kernel.bandwidth=3", "seed=0,1", "sweep_dir=kept"]
+    assert sweep(lambda cfg: cfg.kernel.bandwidth, *command) == 0
+    assert [*states(tmp_path / "kept")] == ["seed-0", "seed-1"]
 
 
 def test_every_kernel_is_in_the_sweep_over_kernels() -> None:

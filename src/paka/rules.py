@@ -56,6 +56,10 @@ def _or(literal: str | None, rule: Rule) -> Rule:
     return Rule(f"{word} or {rule.expected}", lambda value: value == literal or rule.holds(value))
 
 
+def _filled(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+
+
 def _pair(value: object, holds: Callable[[Any], bool]) -> bool:
     return isinstance(value, Sequence) and len(value) == 2 and all(map(holds, value))
 
@@ -73,10 +77,7 @@ _BELOW_ONE = Rule("a number from 0 to below 1", lambda value: _is_number(value) 
 _SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
 _BINS = Rule("an integer from 1 to 8", lambda value: type(value) is int and 1 <= value <= 8)
 _GRID = Rule("[rows, columns], integers of at least 2", lambda value: _pair(value, _at_least(2).holds))
-_NAMES = Rule(
-    "a list of at least one name",
-    lambda value: isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0,
-)
+_NAMES = Rule("a list of at least one name", _filled)
 _LAYERS = Rule(
     "null or a list of block numbers in ascending order, as [-4, -1]",
     lambda value: value is None or (len(value) > 0 and list(value) == sorted({*value})),
@@ -84,25 +85,14 @@ _LAYERS = Rule(
 _FORMATS = ("timm", "dinov2_hub", "hf", "onnx")
 _EXPORTS = Rule(
     f"one of {', '.join(_FORMATS)}, or a list of them",
-    lambda value: (
-        value in _FORMATS
-        or (
-            isinstance(value, Sequence)
-            and not isinstance(value, str)
-            and len(value) > 0
-            and {*value} <= {*_FORMATS}
-        )
-    ),
+    lambda value: all(one in _FORMATS for one in value) if _filled(value) else value in _FORMATS,
 )
 _SIZES = Rule(
     "null or a list of sizes in pixels, each a side or [height, width], as [224,[224,448]]",
     lambda value: (
         value is None
         or (
-            isinstance(value, Sequence)
-            and not isinstance(value, str)
-            and len(value) > 0
-            and all(_at_least(1).holds(size) or _pair(size, _at_least(1).holds) for size in value)
+            _filled(value) and all(_at_least(1).holds(one) or _pair(one, _at_least(1).holds) for one in value)
         )
     ),
 )

@@ -78,10 +78,7 @@ def _check_heads(network: Transformer, path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds, without running any of its code.
-
-    Args:
-        path: A file, or a folder that transformers saved.
+    """Return what a file, or a folder that transformers saved, holds, without running any of its code.
 
     Raises:
         FileNotFoundError: There is no such file.

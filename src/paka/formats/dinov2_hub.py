@@ -55,6 +55,11 @@ SEVERAL = """layers = model.get_intermediate_layers(pixels, n={layers})
 
 def refusal(export: Export) -> str | None:
     """Return why an encoder is none of DINOv2's kind, or None."""
+    network = export.encoder.model
+    if network.no_embed_class and network.reg_token is None and network.cls_token is not None:
+        return (
+            "its class token has no position, and without registers no name tells its weights from DINOv2's"
+        )
     return unlike(export, DINOV2_HUB)
 
 
