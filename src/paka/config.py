@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -98,7 +99,7 @@ def entry(config_name: str, run: Run) -> Callable[[], None]:
         def task(cfg: DictConfig) -> float | None:
             try:
                 return run(cfg) if _rank() > 0 else recorded(Path(cfg.output_dir), lambda: run(cfg))
-            except USER_ERRORS as error:
+            except (*USER_ERRORS, OSError) as error:
                 sentence = None if _wants_traceback() else explain(error)
                 if sentence is None:
                     raise
@@ -147,7 +148,10 @@ def _wants_traceback() -> bool:
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the sentence of an error that this package raised for its user, or None for any other."""
+    """Return the sentence of an error that this package raised for its user, or of a full disk, or None for any other."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" for {error.filename}" if error.filename else ""
+        return f"expected room on the disk{where}, found none: free some, or choose another folder by hydra.run.dir=PATH"
     if type(error) not in USER_ERRORS:
         return None
     text = str(error)
