@@ -302,6 +302,21 @@ def test_however_a_run_ends_its_logger_is_told(error: BaseException, code: int, 
     assert run.ended == [code, 0]
 
 
+def test_a_full_disk_ends_the_logging_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Full:
+        dir = str(tmp_path)
+        offline, disabled = True, False
+
+        def finish(self, exit_code: int) -> None:
+            del exit_code
+            raise OSError(28, "No space left on device")
+
+    run = WandbRun(str(tmp_path), project="paka")
+    run._experiment = Full()  # type: ignore[assignment]
+    run.finish(0)
+    assert capsys.readouterr().err == "W&B: not everything could be logged: No space left on device\n"
+
+
 def test_a_resumed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 

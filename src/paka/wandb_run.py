@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -79,7 +80,8 @@ class WandbRun(WandbLogger):
         import wandb
 
         if wandb.run is not None:  # of an earlier job in this process, which would be written to instead
-            wandb.finish(exit_code=1)
+            with _spared():
+                wandb.finish(exit_code=1)
         mode, reason = self._decided()
         if mode == "online":
             try:
@@ -140,16 +142,16 @@ class WandbRun(WandbLogger):
         """Log the scores as scalars and tables, the pictures, and the artifact if that is asked for."""
         import wandb
 
-        run = self.experiment
-        logged: dict[str, Any] = {**scalars(report.scores)}
-        logged |= {name: _table(cells) for name, cells in tables(report).items()}
-        logged |= {
-            f"figures/{name}": wandb.Image(str(figure.path), caption=figure.caption)
-            for name, figure in islice(_existing(pictures(report)), self.images)
-        }
-        run.log(logged)
-        if self.artifact:
-            self._attach()
+        with _spared():
+            logged: dict[str, Any] = {**scalars(report.scores)}
+            logged |= {name: _table(cells) for name, cells in tables(report).items()}
+            logged |= {
+                f"figures/{name}": wandb.Image(str(figure.path), caption=figure.caption)
+                for name, figure in islice(_existing(pictures(report)), self.images)
+            }
+            self.experiment.log(logged)
+            if self.artifact:
+                self._attach()
 
     def _attach(self) -> None:
         """Upload the weights and what is said of them, straight from the run's folder."""
@@ -168,10 +170,20 @@ class WandbRun(WandbLogger):
         if self._experiment is None:
             return
         waiting = self.folder_to_sync
-        self._experiment.finish(exit_code=exit_code)
+        with _spared():
+            self._experiment.finish(exit_code=exit_code)
         self._experiment = None
         if waiting is not None:
             sys.stdout.write(f"  wandb sync {shlex.quote(str(waiting))}\n")
+
+
+@contextmanager
+def _spared() -> Iterator[None]:
+    """Say that something could not be written, such as on a full disk: the run does not depend on it."""
+    try:
+        yield
+    except OSError as error:
+        sys.stderr.write(f"W&B: not everything could be logged: {error.strerror or error}\n")
 
 
 def recorded_id(checkpoint: Path) -> str | None:
