@@ -18,7 +18,7 @@ FAST = "STEPS, BATCH = 2, 2\nTRAIN, TEST = 8, 4\nHIDDEN, OUT = 16, 8\nSEED = 0\n
 def printed(notebook: nbformat.NotebookNode) -> str:
     """Return what the cells printed."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "".join(output.text for output in outputs if output.output_type == "stream")
+    return "".join(output.get("text", output.get("data", {}).get("text/plain", "")) for output in outputs)
 
 
 def pictures(notebook: nbformat.NotebookNode) -> int:

@@ -156,6 +156,9 @@ def test_options_of_the_configuration_are_had_by_name() -> None:
     assert preset("objective", "paka_deconfounded").deconfound
     assert preset("augmentation", "no_flip", global_size=32, local_size=16).flip == 0
     assert preset("tuning", "bias").biases_only
+    assert preset("data", "voc", root="here").keywords["root"] == "here"
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        preset("backbone", "tiny", weights="nowhere.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -163,6 +166,7 @@ def test_options_of_the_configuration_are_had_by_name() -> None:
     [
         ("kernels", "rbf", {}, f"expected one of the groups {', '.join(OBJECTS)}, got 'kernels'"),
         ("kernel", "rfb", {}, "expected an option of kernel, one of arc_cosine, .* got 'rfb'"),
+        ("data", "voc", {}, "data=voc: expected more arguments, got none: .*data.root"),
         ("profile", "compact", {"memry": 3}, "profile=compact: .*memry"),
         ("profile", "compact", {"memory": 0}, "expected profile.memory to be at least 1"),
     ],

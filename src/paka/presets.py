@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from paka.config import CONF_DIR, build
 
@@ -37,7 +40,8 @@ def preset(group: str, option: str, **changes: Any) -> Any:
             function of tokens, `objective` a module, `profile` a `Profile`, `tuning` a `Tuning`, and `data` a function
             that opens a split, as in `preset("data", "scenes")(split="test")`.
         option: Name of a file in `conf/GROUP`.
-        **changes: Arguments that differ from the file, or that it leaves open, as the sizes of views and the `root` of data.
+        **changes: Arguments that differ from the file, or that it leaves open, as the sizes of views, the `root` of data or the
+            `weights` of a backbone.
 
     Raises:
         ValueError: There is no such group, option or argument; or its value is refused.
@@ -45,15 +49,29 @@ def preset(group: str, option: str, **changes: Any) -> Any:
     """
     if group not in OBJECTS:
         raise ValueError(f"expected one of the groups {', '.join(OBJECTS)}, got {group!r}")
-    cfg: Any = _composed(group, option)
-    for name in OBJECTS[group].split("."):
-        cfg = cfg[name]
+    cfg: Any = copy.deepcopy(_composed(group, option))
+    owner, node = cfg, cfg[group]
+    for name in OBJECTS[group].split(".")[1:]:
+        owner, node = node, node[name]
+    for name in _referred(node) & changes.keys():
+        owner[name] = changes.pop(name)
     try:
-        return build(cfg, **changes)
+        return build(node, **changes)
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        raise ValueError(
+            f"{group}={option}: expected more arguments, got {', '.join(changes) or 'none'}: {error.msg}"
+        ) from error
     except InstantiationException as error:
         if not isinstance(error.__cause__, TypeError):
             raise
         raise ValueError(f"{group}={option}: {error.__cause__}") from error
+
+
+def _referred(node: DictConfig) -> set[str]:
+    """Return the keys beside an object that its own keys refer to, as `root` of data."""
+    plain = OmegaConf.to_container(node, resolve=False)
+    values = plain.values() if isinstance(plain, dict) else ()
+    return {name for value in values for name in re.findall(r"\$\{\.\.(\w+)\}", str(value))}
 
 
 def protocols(*options: str) -> dict[str, Any]:

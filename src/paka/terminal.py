@@ -36,13 +36,14 @@ def standard_output() -> Console:
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
 
 
-def print_table(scores: Sequence[Score], console: Console) -> None:
+def print_table(scores: Sequence[Score], console: Console | None = None) -> None:
     """Print the scores as one table whose rows never wrap; gains are green and losses red, if they are certain.
 
     Args:
         scores: Rows, in order.
-        console: Where to print.
+        console: Where to print; standard output by default.
     """
+    console = console or standard_output()
     caption, header, rows = layout(scores)
     styled: list[list[str | Text]] = [[*row] for row in rows]
     if "delta" in header:
