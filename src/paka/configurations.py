@@ -11,7 +11,7 @@ from typing import Any
 from paka.runs import Run
 
 IGNORED = (
-    "seed", "output_dir", "sweep_dir", "run_name", "method", "tags", "resume", "logger", "cache", "cache_limit", "eval", "snapshots",
+    "seed", "output_dir", "sweep_dir", "run_name", "method", "tags", "resume", "logger", "cache", "cache_limit", "eval", "snapshots", "visualize",
     "trainer.workers", "trainer.log_every", "trainer.checkpoint_every", "trainer.devices", "trainer.accelerator",
     "trainer.strategy", "profile.bootstrap",
 )  # fmt: skip

@@ -174,7 +174,7 @@ def _conclude(sweep: Sweep, code: Any) -> None:
     finished = [run for run in runs if run.state == "finished"]
     if runs:
         _print(sweep, runs)
-    problem = _report(finished, sweep.folder) if code != 130 else ""
+    problem = _report(sweep.folder) if finished and code != 130 else ""
     sys.stdout.write(f"\n{len(finished)} of {max(len(runs), sweep.plan.jobs)} jobs finished\n")
     if going := sum(run.state == "running" for run in runs):
         sys.stdout.write(f"{going} still running in processes of their own\n")
@@ -253,14 +253,12 @@ def _monitored(cfg: DictConfig) -> str:
     return "no scores: nothing is evaluated" if protocol is None else f"score: {protocol} on {images} images"
 
 
-def _report(runs: Sequence[RunFolder], folder: Path) -> str:
-    """Write the report over finished jobs and say where; return what kept it from being written."""
-    if not runs:
-        return ""
+def _report(folder: Path) -> str:
+    """Write the report over a sweep's jobs and say where; return what kept it from being written."""
     from paka.sweep_report import report_over
 
     try:
-        files = report_over([run.path for run in runs], folder)
+        files = report_over([folder], folder)
     except USER_ERRORS as error:
         return f"no report: {error}"
     from paka import terminal
