@@ -39,6 +39,7 @@ def write_run(folder: Path, *overrides: str, scores: list[Score] | None = None) 
         f"output_dir={folder}",
         "run_name=a run/of_mine",
         "method=paka",
+        "tags=[]",
         "backbone.pretrained=false",
         *overrides,
     )

@@ -471,6 +471,6 @@ def test_the_command_says_where_everything_is(tmp_path: Path) -> None:
 
 
 def test_importing_paka_stays_light() -> None:
-    script = "import sys, paka; paka.load; sys.exit('torch' in sys.modules)"
+    script = "import sys, paka; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(CONF_DIR.parent / "src")}
     assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == 0

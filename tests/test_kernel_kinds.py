@@ -213,10 +213,8 @@ def test_configured_kernels_can_be_built_and_called(file: Path):
     assert isinstance(kernel, torch.nn.Module) == (file.stem == "rbf_smoothed")
 
 
-def test_kernel_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    section = (
-        (CONF_DIR.parent / "README.md").read_text().partition("### Your own kernel")[2].partition("\n##")[0]
-    )
+def test_kernel_of_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    section = (CONF_DIR.parent / "docs" / "howto" / "kernel.md").read_text()
     code, node = (section.partition(f"```{kind}\n")[2].partition("```")[0] for kind in ("python", "yaml"))
     (tmp_path / "my_kernels.py").write_text(code)
     (tmp_path / "kernel").mkdir()

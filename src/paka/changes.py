@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-_ELSEWHERE = ("resume", "init_from", "output_dir", "run_name", "method")
+_ELSEWHERE = ("resume", "init_from", "output_dir", "sweep_dir", "run_name", "method", "tags")
 """Keys that say where a run is and what it is called."""
 
 _PLACES = re.compile(r"(data|benchmark)\.(.*\.)?(root|cache|home)|(data|benchmark)\.miniature\b.*")
 """Keys that say where images are."""
 
 _FREE = re.compile(
-    r"(logger|eval|profile|benchmark)\b.*|split|export|snapshots|choose"
+    r"(logger|eval|profile|benchmark)\b.*|split|export|snapshots|visualize|choose"
     r"|trainer\.(workers|log_every|checkpoint_every|devices|strategy|accelerator)"
 )
 """Keys that training does not depend on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast, overload
 
@@ -64,7 +65,6 @@ class Encoder(nn.Module):
         self.layers = None if layers is None else _check_layers(layers, len(model.blocks))
         for block in model.blocks[self.layers[-1] + 1 :] if self.layers else ():
             block.requires_grad_(requires_grad=False)
-        self.transform = ImageTransform(self.patch_size, min(model.patch_embed.grid_size) * self.patch_size)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255.0, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255.0, persistent=False)
 
@@ -78,6 +78,11 @@ class Encoder(nn.Module):
             layers=self.layers,
         )
         return other.to(cast(Tensor, self.mean).device).train(self.training)
+
+    @cached_property
+    def transform(self) -> ImageTransform:
+        """What makes its input of a picture; another one may be put in its place."""
+        return ImageTransform(self.patch_size, min(self.model.patch_embed.grid_size) * self.patch_size)
 
     @property
     def patch_size(self) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from paka.encoder import Encoder
+from paka.image_transform import ImageTransform
 from paka.modes import in_evaluation
 from paka.weights import Transformer
 
@@ -69,6 +71,11 @@ class PatchFeatures(Encoder):
         return PatchFeatures(
             function, patch_size=self._patch_size, mean=mean, std=[*std[:2], blue_std], size=self._size
         ).train(self.training)
+
+    @cached_property
+    def transform(self) -> ImageTransform:
+        """What makes its input of a picture: of the size that was tried, in whole patches."""
+        return ImageTransform(self.patch_size, max(self._size // self.patch_size, 1) * self.patch_size)
 
     @property
     def patch_size(self) -> int:

@@ -251,7 +251,7 @@ class Ramp(Source):
 class Places(nn.Module):
     """An encoder of the mean colour of 4 x 4 pixels, as points of a circle each."""
 
-    dim, has_class_token, patch_size = 4, False, 4
+    dim, has_class_token, patch_size, device = 4, False, 4, torch.device("cpu")
 
     def __init__(self) -> None:
         super().__init__()

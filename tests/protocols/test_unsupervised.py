@@ -12,6 +12,7 @@ from tests.protocols import objects, synthetic
 from tests.protocols.synthetic import PROFILE, predicted, score
 
 from paka import assembly
+from paka.applicable import applicable
 from paka.features import DenseFeatures
 from paka.protocols import Outcome
 from paka.protocols.foreground import Foreground
@@ -184,7 +185,7 @@ def test_foreground_needs_a_background_and_a_class_token() -> None:
     plain, front, encoder = NoiseImages(), InFront(), tiny_encoder()
 
     def fitting(source, encoder) -> tuple[list[str], dict[str, str]]:
-        found, skipped = assembly._applicable(entries, source, source, encoder, PROFILE, changed=False)
+        found, skipped = applicable(entries, source, source, encoder, PROFILE, changed=False)
         return [*found], skipped
 
     assert fitting(front, encoder)[0] == ["foreground", "unsupervised", "communities"]

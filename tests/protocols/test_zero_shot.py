@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from paka import assembly, weights
+from paka.applicable import applicable
 from paka.features import DenseFeatures, extract
 from paka.frames import Frame
 from paka.outcome_store import OutcomeStore
@@ -164,12 +165,10 @@ def entry() -> Entry:
 
 def test_without_a_model_the_protocol_is_listed_with_the_reason(folders: dict[str, Path]) -> None:
     sides = NoiseImages(), NoiseImages(), image_tower(folders["clip"], "clip")
-    fitting, skipped = assembly._applicable({"zero_shot": entry()}, *sides, settings(None), changed=False)
+    fitting, skipped = applicable({"zero_shot": entry()}, *sides, settings(None), changed=False)
     assert fitting == {}
     assert skipped["zero_shot"].startswith("set profile.settings.zero_shot.model and .weights to")
-    fitting, skipped = assembly._applicable(
-        {"zero_shot": entry()}, *sides, settings(folders["clip"]), changed=False
-    )
+    fitting, skipped = applicable({"zero_shot": entry()}, *sides, settings(folders["clip"]), changed=False)
     assert (list(fitting), skipped) == (["zero_shot"], {})
 
 
