@@ -62,7 +62,7 @@ class PatchFeatures(Encoder):
         side = max(size // patch_size, 1) * patch_size
         blank = torch.zeros(1, 3, side, side, device=self.device)
         with in_evaluation(self), torch.no_grad():
-            self._dim = int(self._tokens(blank)[0].shape[-1])
+            self._dim = int(self.flat_tokens(blank)[0].shape[-1])
 
     def normalised_by(self, *, blue_std: float) -> PatchFeatures:
         """Return the same that divides blue by another standard deviation, in [0, 1]."""
@@ -107,7 +107,7 @@ class PatchFeatures(Encoder):
         """It is a function: nothing is known of its parts."""
         return False
 
-    def _tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def flat_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return patch tokens (B, N, D), and no prefix tokens (B, 0, D)."""
         pixels = (images.float() - cast(Tensor, self.mean)) / cast(Tensor, self.std)
         tokens: Tensor = cast(nn.Module, self.model)(pixels)
