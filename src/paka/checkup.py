@@ -156,7 +156,7 @@ def _facts(cfg: DictConfig) -> dict[str, str]:
         where = "" if root is None else f" in {printable(str(root))}"
         facts[group] = f"{cfg[group].name}{where}" + ("" if home is None else f"\npublished at {home}")
     reads = "every image" if cfg.sample is None else f"at most {cfg.sample} images of each split"
-    return {**facts, "reads": reads, "folder": cfg.output_dir}
+    return {**facts, "reads": reads, "folder": terminal.from_here(cfg.output_dir)}
 
 
 @contextmanager
@@ -336,7 +336,7 @@ def _close(
     if found["sound"]:
         console.print(Text(verdict, style="bold green"))
     console.print(Text("\nFiles", style="bold"))
-    terminal.print_facts(console, {file: str(path) for file, path in paths.items()})
+    terminal.print_paths(console, paths)
     if not found["sound"]:
         count = len(found["problems"])
         what = "1 problem" if count == 1 else f"{count:,} problems"

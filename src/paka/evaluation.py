@@ -202,7 +202,7 @@ def _facts(cfg: DictConfig, encoder: Encoder, benchmark: Benchmark) -> dict[str,
         "licence": assembly.licence(cfg, encoder),
         "compared": ", ".join([*cfg.compare, *([f"features={cfg.features}"] if changed else [])]),
         "scored on": f"{benchmark.query.name} {benchmark.query.split}, {', '.join(benchmark.protocols)}",
-        "folder": cfg.output_dir,
+        "folder": terminal.from_here(cfg.output_dir),
     }
 
 

@@ -210,7 +210,7 @@ def _facts(
         "device": f"{cfg.trainer.accelerator}, {training_precision(cfg.trainer.precision, cfg.trainer.accelerator)}",
         "scored on": scored,
         "forecast": f"{terminal.forecast(seconds)} of training, then the evaluation",
-        "folder": cfg.output_dir,
+        "folder": terminal.from_here(cfg.output_dir),
     }
 
 

@@ -14,7 +14,7 @@ from paka.document import Text as Paragraph
 from paka.markdown_report import SYMBOLS
 from paka.sweep_document import Board, Overview, best, board_title, differences, summary
 from paka.sweep_tables import score_tables
-from paka.terminal import STYLES, print_columns, print_facts, standard_output
+from paka.terminal import STYLES, print_columns, print_facts, print_paths, standard_output
 
 LISTED = 10
 """Runs that are left out, and comparisons, that are printed; the others are in files."""
@@ -42,7 +42,7 @@ def closing(found: Overview, paths: Mapping[str, Path], *, console: Console | No
         if len(reasons) > LISTED:
             _print(console, Text(f"  and {len(reasons) - LISTED} more, see the report", style="dim"))
     _print(console, Text("\nFiles", style="bold"))
-    print_facts(console, {name: str(path) for name, path in paths.items()})
+    print_paths(console, paths)
 
 
 def _board(console: Console, board: Board) -> None:

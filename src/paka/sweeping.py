@@ -265,7 +265,7 @@ def _report(folder: Path) -> str:
 
     console = terminal.standard_output()
     console.print("\nFiles", style="bold")
-    terminal.print_facts(console, {name: str(path) for name, path in files.items()})
+    terminal.print_paths(console, files)
     return ""
 
 

@@ -132,7 +132,7 @@ def closing(
         _print(console, Text("\nNot run", style="bold"))
         print_facts(console, skipped)
     _print(console, Text("\nFiles", style="bold"))
-    print_facts(console, {name: str(path) for name, path in paths.items()})
+    print_paths(console, paths)
     _print(console, Text("\nNext", style="bold"))
     _print(console, Text(f"  {next_command}", style="cyan"))
 
@@ -170,6 +170,17 @@ def print_facts(console: Console, facts: Mapping[str, str]) -> None:
     for name, value in facts.items():
         indented = value.replace("\n", "\n" + " " * (width + 4))
         _print(console, Text.assemble(("  " + name.ljust(width), "dim"), "  ", indented))
+
+
+def print_paths(console: Console, paths: Mapping[str, str | Path]) -> None:
+    """Print aligned `name  path` lines, as one would type the paths here."""
+    print_facts(console, {name: from_here(path) for name, path in paths.items()})
+
+
+def from_here(path: str | Path) -> str:
+    """Return a path as one would type it here: below the current folder from there on, any other as it is."""
+    absolute, here = Path(path).absolute(), Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
 def _print_cells(
