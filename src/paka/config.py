@@ -13,9 +13,7 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,7 +24,7 @@ from paka.rules import listed, validate
 from paka.run_folder import recorded
 from paka.sources.cache import default_cache
 from paka.sweep_job import as_job, in_sweep, places_at_once
-from paka.sweep_names import folder_name, job_folder
+from paka.sweep_names import folder_name, job, job_folder, numbered, sweep
 from paka.sweep_rules import rank
 from paka.sweeping import concluding
 
@@ -39,34 +37,12 @@ CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf
 Run = Callable[[DictConfig], float | None]
 
 
-def sweep() -> str | None:
-    """Return the name of the folder of the sweep that this run is a job of, or None."""
-    return Path(HydraConfig.get().sweep.dir).name if _in_sweep() else None
-
-
-def numbered(name: str) -> str:
-    """Return a run's name, in a sweep with the number of the job before it."""
-    return f"{HydraConfig.get().job.num}_{name}" if _in_sweep() else name
-
-
-def job() -> str | None:
-    """Return the name of the program, such as `train`; None where Hydra has not started one."""
-    return HydraConfig.get().job.name if HydraConfig.initialized() else None
-
-
-def _in_sweep() -> bool:
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
 schema.register()
 # Kept, so that a sweep's jobs in other processes mean the folder of the process that started them.
 OmegaConf.register_new_resolver("paka.pid", os.getpid, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("paka.cache", lambda name: str(default_cache() / name), replace=True)
-for resolver in (sweep, numbered, job):
+for resolver in (resuming.folder, folder_name, job, job_folder, numbered, sweep):
     OmegaConf.register_new_resolver(f"paka.{resolver.__name__}", resolver, replace=True)
-OmegaConf.register_new_resolver("paka.folder", resuming.folder, replace=True)
-OmegaConf.register_new_resolver("paka.folder_name", folder_name, replace=True)
-OmegaConf.register_new_resolver("paka.job_folder", job_folder, replace=True)
 OmegaConf.register_new_resolver("paka.places_at_once", places_at_once, use_cache=True, replace=True)
 
 

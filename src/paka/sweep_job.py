@@ -26,7 +26,7 @@ LOCK = ".lock"
 PLACES = "PAKA_SIDE_BY_SIDE"
 """How many jobs in processes of their own run at a time; `conf/sweep/submitit_local.yaml` sets it."""
 
-NOT_COMPARED = ("output_dir", "sweep_dir", "resume", "run_name", "cache", "cache_limit", "logger")
+NOT_COMPARED = ("output_dir", "sweep_dir", "resume", "run_name", "cache", "cache_limit", "logger", "tags")
 """Keys that may change when a job is gone on with: paths, names, and what is logged where."""
 
 Run = Callable[[DictConfig], float | None]

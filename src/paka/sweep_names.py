@@ -1,4 +1,4 @@
-"""What the jobs of a sweep are called: by the values in which they differ."""
+"""What sweeps and their jobs are called: jobs by the values in which they differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 LONGEST = 100
 """Characters of a folder's name at most; file systems allow 255 bytes."""
@@ -82,3 +86,22 @@ def folder_name(text: str) -> str:
 def described(values: Mapping[str, str]) -> str:
     """Return values as they were typed: `kernel.bandwidth=0.25 seed=1`."""
     return " ".join(f"{key}={value}" for key, value in values.items())
+
+
+def sweep() -> str | None:
+    """Return the name of the folder of the sweep that this run is a job of, or None."""
+    return Path(HydraConfig.get().sweep.dir).name if _in_sweep() else None
+
+
+def numbered(name: str) -> str:
+    """Return a run's name, in a sweep with the number of the job before it."""
+    return f"{HydraConfig.get().job.num}_{name}" if _in_sweep() else name
+
+
+def job() -> str | None:
+    """Return the name of the program, such as `train`; None where Hydra has not started one."""
+    return HydraConfig.get().job.name if HydraConfig.initialized() else None
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
