@@ -239,9 +239,11 @@ def test_mistake_ends_the_program_before_torch(
 def test_hydras_own_options_work(arguments: list[str], tmp_path: Path):
     done = python(WITHOUT_TORCH.format(name="train"), *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {"--help": "what resembles what", "--cfg": "max_steps:", "--info": str(CONF_DIR)}[
-        arguments[0]
-    ] in done.stdout
+    assert {
+        "--help": "How similar two tokens are to each other",
+        "--cfg": "max_steps:",
+        "--info": str(CONF_DIR),
+    }[arguments[0]] in done.stdout
 
 
 def test_module_is_the_same_program(tmp_path: Path):

@@ -10,8 +10,7 @@ from tests.configurations import composed
 from tests.doubles import NoiseImages, tiny_encoder
 from tests.protocols.synthetic import PROFILE, features
 
-from paka import assembly
-from paka.applicable import applicable
+from paka.applicable import applicable, check_some
 from paka.benchmark import Benchmark
 from paka.config import build
 from paka.features import DenseFeatures, whiten
@@ -278,7 +277,7 @@ def test_protocols_that_encode_images_are_left_out_where_tokens_are_changed() ->
     assert skipped["deep"].endswith("has no depth")
     assert list(applicable(entries, *sides, changed=False)[0]) == ["probe", "tuned"]
     with pytest.raises(ValueError, match=r"expected protocols that fit, got none \(deep: .* has no depth\)"):
-        assembly._check_some(*applicable({"deep": entries["deep"]}, *sides, changed=False), NoiseImages())
+        check_some(*applicable({"deep": entries["deep"]}, *sides, changed=False), NoiseImages())
     benchmark = Benchmark(NoiseImages(), NoiseImages(), SMALL, entries, seed=0)
     with pytest.raises(ValueError, match="expected features=none with protocols that encode"):
         benchmark.run(tiny_encoder(), whiten)

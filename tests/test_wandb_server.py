@@ -78,7 +78,11 @@ def test_a_server_that_never_answers_is_not_waited_for() -> None:
 
 
 def test_names_that_take_long_to_resolve_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wandb_server, "urlopen", lambda *args, **kwargs: time.sleep(3))
+    def slow(*args: object, **kwargs: object) -> None:
+        time.sleep(3)
+        raise TimeoutError  # in a thread that outlives this test
+
+    monkeypatch.setattr(wandb_server, "urlopen", slow)
     began = time.monotonic()
     assert wandb_server.refusal("http://slow.invalid", "key", 0.1).endswith("does not answer within 0.1 s")
     assert time.monotonic() - began < 2
