@@ -113,7 +113,7 @@ def test_what_differs_is_told_with_the_better_first(swept: Path) -> None:
 def test_the_best_is_chosen_by_validation_scores(swept: Path) -> None:
     text = (swept / "report.md").read_text()
     assert "* **configuration**: bandwidth=1: mean 23.00" in text
-    assert "validation images while training" in text
+    assert "score on validation images" in text
     assert "Mind that" not in text
 
 

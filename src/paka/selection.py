@@ -47,8 +47,8 @@ class Selection:
 def select(sweep: Sweep) -> Selection | None:
     """Return the best run and configuration; None where a single run is all there is, or there is no score for all.
 
-    They are chosen by the score that runs returned, the last one on validation images while training, if all did that; else
-    by the first protocol's results.
+    They are chosen by the score that runs returned, the last one on validation images, if all did that; else by the first
+    protocol's results.
     """
     if len(sweep.runs) < 2 or not sweep.measures:
         return None
@@ -68,17 +68,19 @@ def _monitored(sweep: Sweep) -> Selection | None:
         runs = {point.run.path: point.run for sample in samples.values() for point in sample.values()}
         scores = [(run, found[run.path]) for run in runs.values()]
         values[configuration] = {run: one[1] for run, one in scores if one is not None}
-    by = f"the last {spoken(protocol)} score on validation images while training"
+    by = f"the last {spoken(protocol)} score on validation images"
     rises, digits = (True, 2) if measure is None else (measure.rises, measure.digits)
     return _best(values, by, biased=False, rises=rises, digits=digits)
 
 
 def _validation(run: Run) -> tuple[str, float] | None:
     """Return the protocol that a run was monitored by, and its last score on validation images."""
-    curves = {name: values for name, (_, values) in run.curves.items() if name.startswith("val/")}
     score = None if run.status is None else run.status.score
-    if run.program != "train" or not curves or score is None:
+    if run.program != "train" or score is None:
         return None
+    curves = {name: values for name, (_, values) in run.curves.items() if name.startswith("val/")}
+    if not curves:  # a job of a sweep that took none while training, and one of its first protocol at the end
+        return (run.scores[0].protocol, score) if run.scores else None
     close = [name for name, values in curves.items() if abs(values[-1] - score) < 1e-6]
     return ((close or [*curves])[0].removeprefix("val/"), score)
 
