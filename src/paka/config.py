@@ -115,9 +115,8 @@ class Job:
         sys.argv[:] = self.arguments  # as they were typed, whichever process this is
         try:
             return as_job(cfg, self._recorded, first=rank() == 0) if in_sweep(cfg) else self._recorded(cfg)
-        except (
-            Exception
-        ) as error:  # the edge of the program: told or raised again, and in a sweep the other jobs go on
+        except Exception as error:
+            # The edge of the program: any error is told or raised again, and in a sweep the other jobs go on.
             sentence = None if wants_traceback() else _sentence(error, cfg)
             if sentence is None and not in_sweep(cfg):
                 raise
