@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-_ELSEWHERE = ("resume", "init_from", "output_dir", "sweep_dir", "run_name", "method", "tags")
-"""Keys that say where a run is and what it is called."""
-
-_PLACES = re.compile(r"(data|benchmark)\.(.*\.)?(root|cache|home)|(data|benchmark)\.miniature\b.*")
-"""Keys that say where images are."""
-
-_FREE = re.compile(
-    r"(logger|eval|profile|benchmark)\b.*|split|export|snapshots|visualize|choose"
-    r"|trainer\.(workers|log_every|checkpoint_every|devices|strategy|accelerator)"
-)
-"""Keys that training does not depend on."""
+from paka.config_keys import flattened, is_name, is_pace, is_place, is_scoring
 
 _REFUSED = {
     "seed": "which makes the order of images",
@@ -52,7 +41,7 @@ class Change(NamedTuple):
 
 def is_free(key: str) -> bool:
     """Return whether training does not depend on a key."""
-    return bool(_FREE.fullmatch(key) or _PLACES.fullmatch(key))
+    return is_pace(key) or is_scoring(key) or is_place(key)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -72,21 +61,13 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
         before: Resolved configuration of the run.
         now: That of the present.
     """
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = flattened(before), flattened(now)
     found: dict[tuple[str, str, str], Change] = {}
     for key in dict.fromkeys([*new, *old]):
         change = Change(key, old.get(key), new.get(key))
-        if change.before != change.now and key.partition(".")[0] not in _ELSEWHERE:
+        if change.before != change.now and not is_name(key) and key != "init_from":
             found.setdefault((key.rpartition(".")[2], repr(change.before), repr(change.now)), change)
     return list(found.values())
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def refuse(found: Sequence[Change], checkpoint: Path) -> None:
@@ -104,7 +85,7 @@ def refuse(found: Sequence[Change], checkpoint: Path) -> None:
 
 
 def _reason(key: str) -> str | None:
-    if _PLACES.fullmatch(key):
+    if is_place(key):
         return None
     return next((why for prefix, why in _REFUSED.items() if f"{key}.".startswith(f"{prefix}.")), None)
 
