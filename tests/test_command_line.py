@@ -13,7 +13,7 @@ from tests.programs import run
 
 from paka.command_line import check
 from paka.config import CONF_DIR
-from paka.sweep_rules import RANKS
+from paka.launch import RANKS
 
 ROOT = Path(__file__).parents[1]
 KERNELS = ", ".join(sorted(path.stem for path in (CONF_DIR / "kernel").glob("*.yaml")))

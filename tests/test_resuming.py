@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tests.stopping import SMALL, runs, train
 
@@ -318,22 +317,3 @@ def test_slurm_requeues_the_job_which_goes_on(tmp_path: Path, monkeypatch: pytes
     assert f"goes on from step 3 of 6 of {run.relative_to(tmp_path)}" in again.stdout
     assert [step for step, _ in metrics(run)] == [*range(6)]
     assert not [*tmp_path.rglob("hpc_ckpt*")]
-
-
-def test_settings_of_the_run_hold_unless_typed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from paka.resuming import settings
-
-    run = tmp_path / "outputs" / "day" / "time"
-    (run / "checkpoints").mkdir(parents=True)
-    last(run).touch()
-    (run / ".hydra").mkdir()
-    OmegaConf.save({"trainer": {"max_steps": 4}}, run / "config.yaml")
-    OmegaConf.save(
-        ["kernel=rbf", "kernel.bandwidth=2", "seed=3", "init_from=a"], run / ".hydra" / "overrides.yaml"
-    )
-    monkeypatch.chdir(tmp_path)
-    path = "resume=outputs/day/time/checkpoints/last.ckpt"
-    assert settings(["resume=last"]) == ["kernel=rbf", "kernel.bandwidth=2", "seed=3", path]
-    assert settings(["kernel=linear", "resume=last"]) == ["kernel=linear", "seed=3", path]
-    assert settings(["resume=last", "seed=4"]) == ["kernel=rbf", "kernel.bandwidth=2", path, "seed=4"]
-    assert settings(["seed=1", "resume=null"]) == ["seed=1", "resume=null"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 import zipfile
@@ -25,23 +27,26 @@ from omegaconf import DictConfig, OmegaConf
 
 from paka.command_line import check
 from paka.config import CONF_DIR, entry
-from paka.locks import locked
+from paka.launch import RANKS, rank
+from paka.locks import locked, place
 from paka.run_folder import RunFolder
+from paka.sweep_job import PLACES, in_turn
 from paka.sweep_names import VARIABLE, Plan, folder_name, job_folder, tell
-from paka.sweep_rules import RANKS
 
 ROOT = Path(__file__).parents[1]
 
-STAND_IN = """
-import sys, types
-from pathlib import Path
-report = types.ModuleType("paka.sweep_report")
-report.report_over = lambda folders, folder: {{"report": folder}}
-sys.modules["paka.sweep_report"] = report
+PROGRAM = """
+import sys
 sys.argv[0] = "train.py"
 {}
 """
-"""Starts the program without the report over its runs."""
+NO_REPORT = """
+import types
+report = types.ModuleType("paka.sweep_report")
+report.report_over = lambda folders, folder: {"report": folder}
+sys.modules["paka.sweep_report"] = report
+"""
+"""Takes the place of the report over a sweep's runs."""
 
 Sweep = Callable[..., int]
 
@@ -159,14 +164,15 @@ def test_finished_jobs_are_passed_over_and_more_may_come(
     assert "1 of 2 jobs finished" in printed
     assert "python -m paka.train sweep=bandwidth kernel.bandwidth=1,2 seed=0 sweep_dir=kept" in printed
     assert not (tmp_path / "kept" / "runs.txt").exists()
-    left = tmp_path / "kept" / "bandwidth-2" / "left.txt"
+    left = tmp_path / "kept" / "bandwidth-2_seed-0" / "left.txt"
     left.touch()
     assert sweep(job, *command) == 0
     assert ran == [(1, 0), (2, 0), (2, 0)]
     assert not left.exists(), "what the stopped job left is gone"
-    assert "job 1 of 2: kernel.bandwidth=1: finished before, score 20.00" in capsys.readouterr().out
-    assert sweep(job, *command[:1], "kernel.bandwidth=2,4", *command[2:]) == 0
-    assert ran[3:] == [(4, 0)]
+    assert "job 1 of 2: kernel.bandwidth=1 seed=0: finished before, score 20.00" in capsys.readouterr().out
+    assert sweep(job, *command[:1], "kernel.bandwidth=2,4", "seed=0,1", command[-1]) == 0
+    assert ran[3:] == [(2, 1), (4, 0), (4, 1)], "one seed was swept before, and is known again"
+    assert "1 more in the folder, of earlier sweeps\n\n4 of 4 jobs finished" in capsys.readouterr().out
 
 
 def test_a_killed_sweep_runs_the_rest_only(sweep: Sweep, tmp_path: Path) -> None:
@@ -206,6 +212,46 @@ def test_jobs_of_another_configuration_are_refused_untouched(
     assert "finished before, score 1.00" in capsys.readouterr().out
 
 
+def test_a_name_with_the_number_of_the_job_does_not_keep_a_sweep_from_going_on(sweep: Sweep) -> None:
+    command = ["-m", "seed=0,1", "sweep_dir=kept", "logger='${paka.numbered:${run_name}}'"]
+    assert sweep(lambda cfg: float(cfg.logger == f"{cfg.seed}_small"), *command) == 0
+    assert sweep(lambda cfg: 1 / 0, *command) == 0
+
+
+def test_files_of_somebody_are_not_cleared_away(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine" / "precious.txt"
+    mine.parent.mkdir()
+    mine.touch()
+    assert sweep(lambda cfg: 1.0, "-m", "seed=0", "run_name=mine", "sweep_dir=.") == 1
+    assert mine.exists()
+    assert "found files of something else, such as precious.txt" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_told_after_the_jobs(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(folders: Sequence[Path], folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys.modules["paka.sweep_report"], "report_over", full)
+    assert sweep(lambda cfg: 1.0, "-m", "seed=0,1", "sweep_dir=kept") == 1
+    printed, errors = capsys.readouterr()
+    assert "2 of 2 jobs finished" in printed
+    assert "error: no report: the disk is full; python -m paka.report kept writes one" in errors
+
+
+def test_a_stop_is_told_by_its_own_exit_code_and_without_a_report(sweep: Sweep, tmp_path: Path) -> None:
+    def job(cfg: DictConfig) -> float:
+        if cfg.seed == 1:
+            raise SystemExit(143)
+        return 1.0
+
+    assert sweep(job, "-m", "seed=0,1", "sweep_dir=kept") == 143
+    assert not (tmp_path / "kept" / "runs.txt").exists()
+
+
 @contextmanager
 def held(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock of a file."""
@@ -232,6 +278,25 @@ def test_two_sweeps_in_one_folder(sweep: Sweep, tmp_path: Path, capsys: pytest.C
             assert sweep(lambda cfg: 1.0, *command) == 1
     assert "kept/seed-1 at rest, found another process at work there" in capsys.readouterr().err
     assert sweep(lambda cfg: 1.0, *command) == 0
+
+
+def test_places_are_shared_out_one_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(PLACES, "2")
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    tell(Plan((), 3, ("4", "GPU-b")))
+    with held(tmp_path / ".place-0"):
+        with in_turn(tmp_path):
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-b", "the first place is another job's"
+        with held(tmp_path / ".place-1") as other:
+            threading.Timer(0.3, other.kill).start()
+            began = time.monotonic()
+            with place(tmp_path, 2) as number:
+                assert number == 1
+            assert time.monotonic() - began > 0.2, "it has waited for the second"
+    with in_turn(tmp_path):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "4"
 
 
 def test_a_lock_ends_with_the_block(tmp_path: Path) -> None:
@@ -337,7 +402,7 @@ def problems(*arguments: str) -> list[str]:
 def test_a_preset_takes_one_value_for_what_it_sweeps(sweep: Sweep, tmp_path: Path) -> None:
     command = ["sweep=bandwidth", "kernel.bandwidth=3", "seed=0,1", "sweep_dir=kept"]
     assert sweep(lambda cfg: cfg.kernel.bandwidth, *command) == 0
-    assert [*states(tmp_path / "kept")] == ["seed-0", "seed-1"]
+    assert [*states(tmp_path / "kept")] == ["bandwidth-3_seed-0", "bandwidth-3_seed-1"]
 
 
 def test_every_kernel_is_in_the_sweep_over_kernels() -> None:
@@ -363,11 +428,28 @@ def test_jobs_on_several_devices_need_who_starts_their_processes(monkeypatch: py
     for way in ("submitit_local", "hydra.launcher.tasks_per_node=4", "torchrun --nproc-per-node=4"):
         assert way in problem
     assert problems(*several, "hydra.launcher.tasks_per_node=4", "hydra.launcher.gpus_per_node=4") == []
+    with monkeypatch.context() as script:  # of SLURM, in which Lightning would start the processes
+        for name, value in {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}.items():
+            script.setenv(name, value)
+        (problem,) = {*problems("-m", "seed=0", "trainer.devices=4")}
+        script.setenv("SLURM_NTASKS", "4")  # of srun
+        assert problems("-m", "seed=0", "trainer.devices=4") == []
+        (problem,) = {*problems("sweep=optuna", "trainer.devices=4")}
+        assert problem.startswith("hydra/sweeper: expected basic with several processes")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert problems("-m", "seed=0", "trainer.devices=4") == []
     (problem,) = {*problems("sweep=optuna", "trainer.devices=4")}
-    assert problem.startswith("hydra/sweeper: expected basic under torchrun")
+    assert problem.startswith("hydra/sweeper: expected basic with several processes")
+
+
+def test_lightnings_own_processes_are_told_apart_in_a_script_of_slurm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RANK", raising=False)
+    assert rank() == 1
 
 
 def test_a_sweep_is_needed_to_keep_one() -> None:
@@ -385,7 +467,7 @@ def started(code: str, *arguments: str, **environment: str) -> subprocess.Popen[
     inherited = {key: value for key, value in os.environ.items() if key not in RANKS}
     paths = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", STAND_IN.format(code), *arguments],
+        [sys.executable, "-c", PROGRAM.format(code), *arguments],
         env=inherited | paths | environment,
         text=True,
         stdout=subprocess.PIPE,
@@ -394,7 +476,7 @@ def started(code: str, *arguments: str, **environment: str) -> subprocess.Popen[
 
 
 def test_jobs_in_processes_of_their_own(tmp_path: Path) -> None:
-    code = """
+    code = f"""{NO_REPORT}
 def run(cfg):
     import os
     if cfg.seed == 1:
@@ -459,3 +541,6 @@ def test_a_killed_sweep_finishes_the_rest_and_ends_as_an_undisturbed_one(tmp_pat
         assert ended[0].score == ended[1].score is not None, "scored on validation images at the end"
         scores.add(ended[0].score)
     assert len(scores) > 1
+    for file in ("report.md", "configurations.csv", "comparisons.csv", "class_gains.csv"):
+        one, other = ((tmp_path / sweep / file).read_text() for sweep in ("killed", "undisturbed"))
+        assert one.replace(str(tmp_path / "killed"), str(tmp_path / "undisturbed")) == other, file

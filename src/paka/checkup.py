@@ -25,6 +25,7 @@ from paka.inspection import DATA, inspect
 from paka.inspection import Progress as Told
 from paka.progress import TimeLeft, animated, duration
 from paka.provenance import command_line, write_provenance
+from paka.run_folder import save_config
 
 GROUPS = ("data", "benchmark")
 CLASSES_SHOWN = 30
@@ -46,7 +47,7 @@ def check_up(cfg: DictConfig) -> None:
     """
     output_dir, console, started = Path(cfg.output_dir), terminal.standard_output(), time.monotonic()
     name = " and ".join(dict.fromkeys(cfg[group].name for group in _chosen(cfg)))
-    OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
+    save_config(output_dir, cfg)
     write_provenance(output_dir / "provenance.json")
     terminal.banner(f"paka: check of {name}", _facts(cfg), console=console)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -20,12 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from paka import command_help, completion, resuming, schema
 from paka.command_line import USER_ERRORS, check
 from paka.disk import full_disk
+from paka.launch import rank
 from paka.rules import listed, validate
 from paka.run_folder import recorded
 from paka.sources.cache import default_cache
 from paka.sweep_job import as_job, in_sweep, places_at_once
 from paka.sweep_names import folder_name, job, job_folder, numbered, sweep
-from paka.sweep_rules import rank
 from paka.sweeping import concluding
 
 __all__ = ["CONF_DIR", "build", "entry", "explain", "validate"]
@@ -121,7 +123,7 @@ class Job:
             if sentence is None and not in_sweep(cfg):
                 raise
             sys.stderr.write(f"error: {sentence}\n" if sentence else traceback.format_exc())
-            self.failed = True
+            self.failed = rank() == 0 or not in_sweep(cfg)  # the first process speaks for a sweep
             return None
 
     def _recorded(self, cfg: DictConfig) -> float | None:
@@ -188,7 +190,8 @@ def _follower(arguments: list[str]) -> list[str]:
     """Return overrides by which processes other than the first leave no folders and no logs of their own."""
     if any(argument.startswith("hydra.run.dir=") for argument in arguments):
         return []
-    folder = tempfile.gettempdir()
+    folder = tempfile.mkdtemp()  # Hydra wants one
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     quiet = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
     return [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", *quiet]
 

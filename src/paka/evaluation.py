@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
@@ -30,6 +30,7 @@ from paka.provenance import command_line, provenance, write_provenance
 from paka.resamples import FILE as RESAMPLES
 from paka.resamples import write_resamples
 from paka.result import Result, printed
+from paka.run_folder import save_config
 from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
 from paka.snapshots import snapshots
@@ -97,7 +98,7 @@ def _scored_and_reported(
 def _announce(cfg: DictConfig, facts: Mapping[str, str], console: Console) -> None:
     """Print the banner, and write the resolved configuration and where the run came from."""
     output_dir = Path(cfg.output_dir)
-    OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
+    save_config(output_dir, cfg)
     write_provenance(output_dir / "provenance.json")
     terminal.banner("paka: evaluation of frozen patch tokens", facts, console=console)
 

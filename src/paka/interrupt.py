@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from typing import Any, Self
 
 import lightning as L
 
-from paka.resuming import slurm_job
+from paka.launch import rank, slurm_job
 
 _UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler, None)
 """Handlers that nobody installed; any other, such as submitit's, is left in charge."""
@@ -111,4 +110,4 @@ def requeue() -> str:
 
 def is_requeued_by(received: signal.Signals | None) -> bool:
     """Return whether a signal is SLURM's warning, after which the job has to be requeued by itself."""
-    return received == signal.SIGUSR1 and bool(slurm_job()) and int(os.environ.get("SLURM_PROCID", "0")) == 0
+    return received == signal.SIGUSR1 and bool(slurm_job()) and rank() == 0

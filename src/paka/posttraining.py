@@ -15,7 +15,7 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from paka import assembly, choice, resuming, terminal, warm_start, weights
 from paka.benchmark import Benchmark
@@ -35,6 +35,7 @@ from paka.provenance import write_provenance
 from paka.result import Result, printed
 from paka.resuming import LAST
 from paka.resumption import Resumption
+from paka.run_folder import save_config
 from paka.snapshots import Snapshots, estimate_files, snapshots
 from paka.sources import Source
 from paka.sweep_job import in_sweep
@@ -179,8 +180,7 @@ def _evaluation(cfg: DictConfig, encoder: Encoder) -> list[DenseEvaluation]:
 def _announce(cfg: DictConfig, facts: Mapping[str, str], told: Sequence[str]) -> None:
     """Print the banner and what more there is to tell, and write the resolved configuration and where the run came from."""
     output_dir = Path(cfg.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
+    save_config(output_dir, cfg)
     write_provenance(
         output_dir / "provenance.json", before=None if cfg.resume is None else Path(cfg.resume).parent.parent
     )

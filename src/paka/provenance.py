@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from paka.launch import starter
+
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "timm", "albumentations", "numpy")
 
 
@@ -29,7 +31,7 @@ def command_line(*more: str, without: Collection[str] = ()) -> str:
     """Return this process's command line as a user would type it, with `more` overrides and `without` those of some keys."""
     entry = "paka." + Path(sys.argv[0]).stem.removeprefix("paka-")
     kept = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in without]
-    return shlex.join(["python", "-m", entry, *kept, *more])
+    return shlex.join([*starter(), entry, *kept, *more])
 
 
 def git_revision() -> str | None:

@@ -11,15 +11,17 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from paka.changes import changes, is_free, plain, refuse
-from paka.run_folder import RunFolder
+from paka.launch import rank, slurm_job, starter, world_size
+from paka.run_folder import STATUS, RunFolder
 
 OUTPUTS = Path("outputs")
 """Where `hydra.run.dir` puts runs, and `resume=last` looks for them."""
@@ -27,14 +29,17 @@ OUTPUTS = Path("outputs")
 LAST = Path("checkpoints", "last.ckpt")
 """A run's checkpoint, in its folder."""
 
-_NOT_SETTINGS = ("resume", "init_from", "sweep", "output_dir")
+MULTIRUN = Path("multirun")
+"""Where `sweep_dir` puts sweeps."""
+
+_NOT_SETTINGS = ("resume", "init_from", "sweep", "sweep_dir", "output_dir")
 """What a resumed run does not take over from the command line of the run."""
 
 
 def settings(arguments: Sequence[str]) -> list[str]:
     """Return a command line as it is run: `resume=` names a checkpoint, and the settings of its run hold unless typed anew.
 
-    In a job that SLURM has started again, the run that it began goes on, whatever `resume=` says.
+    In a job that SLURM has started again, the run or the sweep that it began goes on.
 
     Args:
         arguments: The command line without the program.
@@ -45,26 +50,44 @@ def settings(arguments: Sequence[str]) -> list[str]:
         SystemExit: With 0 if the run of a job that was started again is finished.
     """
     typed = _typed(arguments)
-    requeued = None if {"-m", "--multirun"} & {*arguments} else _requeued(arguments, typed)
-    if requeued is None and typed.get("resume", "null") in ("null", "", "''"):
+    if "sweep" in typed or {"-m", "--multirun"} & {*arguments}:
+        job = (
+            None if "sweep_dir" in typed else next(_begun(arguments, MULTIRUN.glob(f"*/*/*/{STATUS}")), None)
+        )
+        return [*_resumed(arguments, typed), *([] if job is None else [f"sweep_dir={_quoted(job.parent)}"])]
+    run = _requeued(arguments, typed)
+    if run is None:
+        return _resumed(arguments, typed)
+    if not (run / LAST).is_file():  # stopped before its first checkpoint
+        return [*_resumed(arguments, typed), f"hydra.run.dir={_quoted(run)}"]
+    again = [one for one in arguments if _key(one) not in ("resume", "init_from")]
+    return _going_on(again, typed, run / LAST)
+
+
+def _resumed(arguments: Sequence[str], typed: Mapping[str, str]) -> list[str]:
+    """Return a command line with the checkpoint and the settings that its `resume=` means, if it has one."""
+    if typed.get("resume", "null") in ("null", "", "''"):
         return list(arguments)
-    rest = [one for one in arguments if _key(one) != "resume"]
-    if requeued is not None and not (requeued / LAST).is_file():
-        return [*rest, f"hydra.run.dir={_quoted(requeued)}"]  # stopped before its first checkpoint
-    path = checkpoint_of(requeued) if requeued is not None else _asked_for(_value(typed["resume"]), typed)
-    run = run_of(path)
-    if run is not None and requeued is None:
+    path = _asked_for(_value(typed["resume"]), typed)
+    if (run := run_of(path)) is not None:
         _refuse_running(run)
+    return _going_on(arguments, typed, path)
+
+
+def _going_on(arguments: Sequence[str], typed: Mapping[str, str], checkpoint: Path) -> list[str]:
+    """Return a command line that goes on from a checkpoint with the settings of its run."""
+    rest = [one for one in arguments if _key(one) != "resume"]
     place = next((n for n, one in enumerate(arguments) if _key(one) == "resume"), len(rest))
+    run = run_of(checkpoint)
     taken = [] if run is None else [*_taken_over(run, {*typed})]
-    return [*rest[:place], *taken, f"resume={_quoted(path)}", *rest[place:]]
+    return [*rest[:place], *taken, f"resume={_quoted(checkpoint)}", *rest[place:]]
 
 
 def next_command(run: Path) -> str:
     """Return the command that goes on with a run; its settings need not be typed again."""
     known = get_args_parser().parse_known_args()[0]
     places = ["--config-dir", known.config_dir] if known.config_dir else []
-    return shlex.join(["python", "-m", "paka.train", *places, f"resume={_quoted(run)}"])
+    return shlex.join([*starter(), "paka.train", *places, f"resume={_quoted(run)}"])
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -95,7 +118,7 @@ def _asked_for(text: str, typed: Mapping[str, str]) -> Path:
     if text != "last":
         return checkpoint_of(Path(text))
     newest = _newest(typed)
-    if any(int(os.environ.get(name, "1")) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS")):
+    if world_size() > 1:
         message = f"resume=last: expected a single process, because several may find different runs: set resume={newest}"
         raise ValueError(message)
     return newest / LAST
@@ -110,10 +133,11 @@ def _newest(typed: Mapping[str, str]) -> Path:
     found = [*OUTPUTS.glob(f"*/{LAST}"), *OUTPUTS.glob(f"*/*/{LAST}")]
     newest_first = sorted(found, key=lambda path: -path.stat().st_mtime)
     runs = [run for path in newest_first if (run := run_of(path)) is not None]
+    steps = _number(typed.get("trainer.max_steps", "0"))
     for run in runs:
         if run.state == "running":
-            continue
-        if run.state != "finished" or int(typed.get("trainer.max_steps", "0")) > run.config.trainer.max_steps:
+            sys.stderr.write(f"resume=last: passed over {run.path}, which {_running(run)}\n")
+        elif run.state != "finished" or steps > run.config.trainer.max_steps:
             return run.path
     finished = f"; {runs[0].path} is the newest with a checkpoint and {runs[0].state}" if runs else ""
     message = (
@@ -129,21 +153,19 @@ def _refuse_running(run: RunFolder) -> None:
     Raises:
         ValueError: It is running.
     """
-    first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    status = run.status
-    if first and status is not None and run.state == "running":
-        message = (
-            f"expected a run that has stopped, {run.path} is running as process {status.pid} of {status.host}: stop it first; if it is "
-            f"gone, delete {run.path / 'status.json'}"
-        )
+    if rank() == 0 and run.state == "running":
+        message = f"expected a run that has stopped, {run.path} {_running(run)}: stop it first; if it is gone, delete {run.path / STATUS}"
         raise ValueError(message)
+
+
+def _running(run: RunFolder) -> str:
+    status = run.status
+    return f"is running as process {status.pid} of {status.host}" if status else "is running"
 
 
 def _taken_over(run: RunFolder, typed: set[str]) -> Iterator[str]:
     """Yield the overrides of a run that were not typed anew; an option typed anew brings its own values."""
-    record = run.path / ".hydra" / "overrides.yaml"
-    overrides: Iterable[object] = OmegaConf.load(record) if record.is_file() else ()
-    for override in map(str, overrides):
+    for override in run.overrides:
         key = _key(override)
         if (
             key not in typed
@@ -151,6 +173,16 @@ def _taken_over(run: RunFolder, typed: set[str]) -> Iterator[str]:
             and not any(key.startswith(f"{one}.") for one in typed)
         ):
             yield override
+    if "sweep" in map(_key, run.overrides):
+        yield from _chosen(run, {*typed, *map(_key, run.overrides)})
+
+
+def _chosen(run: RunFolder, known: Container[str]) -> Iterator[str]:
+    """Yield the options of groups that nobody typed, because a preset of sweeps, which is not taken over, may have chosen them."""
+    for group, option in run.choices.items():
+        named = re.fullmatch(r"\w+", option) and option != "None"
+        if named and "/" not in group and group not in known and group not in (*_NOT_SETTINGS, "experiment"):
+            yield f"{group}={option}"
 
 
 def _typed(arguments: Sequence[str]) -> dict[str, str]:
@@ -163,26 +195,32 @@ def _key(override: str) -> str:
 
 
 def _value(text: str) -> str:
-    """Return a value as Hydra reads it, without quotes."""
-    return str(OverridesParser.create().parse_override(f"resume={text}").value())
+    """Return a value as Hydra reads it, without quotes.
+
+    Raises:
+        ValueError: Hydra cannot read it.
+    """
+    try:
+        return str(OverridesParser.create().parse_override(f"resume={text}").value())
+    except HydraException as error:
+        raise ValueError(
+            f"expected a value that Hydra can read, got {text}: put quotes inside of the shell's, as in \"resume='{text}'\""
+        ) from error
+
+
+def _number(text: str) -> float:
+    """Return a value as a number, 0 if it is none, which is refused elsewhere."""
+    try:
+        return float(_value(text))
+    except ValueError:
+        return 0
 
 
 def _quoted(path: Path) -> str:
     """Return a path as an override's value."""
     text = str(path)
-    return (
-        text
-        if re.fullmatch(r"[\w./+:@%-]+", text)
-        else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    )
-
-
-def slurm_job() -> str:
-    """Return the job of SLURM that this process belongs to, as `scontrol` calls it; empty outside and in an interactive one."""
-    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-        return ""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "")
+    plain = re.fullmatch(r"[\w./+:@%-]+", text, re.ASCII)
+    return text if plain else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def job(arguments: Sequence[str]) -> str:
@@ -197,21 +235,29 @@ def _requeued(arguments: Sequence[str], typed: Mapping[str, str]) -> Path | None
     Raises:
         SystemExit: The run is finished.
     """
+    named = [Path(_value(typed["hydra.run.dir"]), STATUS)] if "hydra.run.dir" in typed else []
+    records = [*named, *OUTPUTS.glob(f"*/{STATUS}"), *OUTPUTS.glob(f"*/*/{STATUS}")]
+    folder = next(_begun(arguments, records), None)
+    if folder is not None and RunFolder(folder).state == "finished":
+        sys.stdout.write(f"SLURM job {slurm_job()} was started again, and its run in {folder} is finished\n")
+        raise SystemExit(0)
+    return folder
+
+
+def _begun(arguments: Sequence[str], records: Iterable[Path]) -> Iterator[Path]:
+    """Yield the folders of runs that this job began before SLURM started it again, the newest first.
+
+    Args:
+        arguments: The command line.
+        records: Files that say how runs stand.
+    """
     if not slurm_job() or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-        return None
-    named = [Path(_value(typed["hydra.run.dir"]))] if "hydra.run.dir" in typed else []
-    records = [*OUTPUTS.glob("*/status.json"), *OUTPUTS.glob("*/*/status.json")]
-    found = sorted(records, key=lambda path: -path.stat().st_mtime)
-    for folder in [*named, *(path.parent for path in found)]:
-        status = RunFolder(folder).status if (folder / "config.yaml").is_file() else None
+        return
+    there = [path for path in records if (path.parent / "config.yaml").is_file() and path.is_file()]
+    for path in sorted(there, key=lambda path: -path.stat().st_mtime):
+        status = RunFolder(path.parent).status
         if status is not None and status.job == job(arguments):
-            if status.state == "finished":
-                sys.stdout.write(
-                    f"SLURM job {slurm_job()} was started again, and its run in {folder} is finished\n"
-                )
-                raise SystemExit(0)
-            return folder
-    return None
+            yield path.parent
 
 
 _FOLDERS: dict[str, str] = {}

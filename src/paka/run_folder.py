@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -143,9 +144,11 @@ class RunFolder:
     @cached_property
     def overrides(self) -> list[str]:
         """What was set on the command line, in order; empty if Hydra left no record."""
-        record = self.path / ".hydra" / "hydra.yaml"
-        found = OmegaConf.select(_read_yaml(record), "hydra.overrides.task") if record.is_file() else None
-        return [str(override) for override in found or []]
+        typed = OmegaConf.select(self.hydra, "hydra.overrides.task")
+        plain = (
+            [] if typed is None else OmegaConf.to_container(typed, resolve=False)
+        )  # what they refer to is elsewhere
+        return [str(override) for override in plain or []]
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -164,8 +167,8 @@ class RunFolder:
         status = self.status
         if status is None:
             return "killed"
-        gone = status.state == "running" and status.host == platform.node() and not _lives(status.pid)
-        return "killed" if gone else status.state
+        here = status.state == "running" and status.host == platform.node()
+        return "killed" if here and not _lives(status.pid, since=status.started) else status.state
 
     @property
     def scores(self) -> list[Score]:
@@ -200,12 +203,29 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _lives(pid: int) -> bool:
-    """Return whether a process of this machine is still there."""
+def _lives(pid: int, since: str) -> bool:
+    """Return whether a process of this machine is still there, and not another that was given its number later."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    born = _born(pid)
+    return born is None or born <= datetime.fromisoformat(since).timestamp() + 1
+
+
+def _born(pid: int) -> float | None:
+    """Return when a process was started, in seconds since 1970; None where the system does not tell."""
+    try:
+        after_boot = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return time.time() - uptime + after_boot / os.sysconf("SC_CLK_TCK")
+
+
+def save_config(folder: Path, cfg: DictConfig) -> None:
+    """Keep a run's configuration, resolved, in its folder; whole, however the run ends."""
+    with whole(folder / "config.yaml") as unfinished:
+        OmegaConf.save(cfg, unfinished, resolve=True)

@@ -14,10 +14,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from paka.config_keys import flattened, is_name, is_pace, is_place
 from paka.cores import available_cores
 from paka.locks import locked, place
 from paka.rules import shown
-from paka.run_folder import RunFolder, Status
+from paka.run_folder import STATUS, RunFolder, Status, save_config
 from paka.sweep_names import described, swept, told
 
 LOCK = ".lock"
@@ -25,9 +26,6 @@ LOCK = ".lock"
 
 PLACES = "PAKA_SIDE_BY_SIDE"
 """How many jobs in processes of their own run at a time; `conf/sweep/submitit_local.yaml` sets it."""
-
-NOT_COMPARED = ("output_dir", "sweep_dir", "resume", "run_name", "cache", "cache_limit", "logger", "tags")
-"""Keys that may change when a job is gone on with: paths, names, and what is logged where."""
 
 Run = Callable[[DictConfig], float | None]
 
@@ -49,7 +47,7 @@ def as_job(cfg: DictConfig, run: Run, *, first: bool) -> float | None:
         The job's score, kept or new.
 
     Raises:
-        ValueError: Another process is running the job.
+        ValueError: Another process is running the job, or its folder holds files of something else.
         SystemExit: The folder holds a job of another configuration.
     """
     folder = Path(cfg.output_dir) if first else Path(cfg.sweep_dir) / HydraConfig.get().sweep.subdir
@@ -57,11 +55,13 @@ def as_job(cfg: DictConfig, run: Run, *, first: bool) -> float | None:
         if not free:
             raise ValueError(f"expected {folder} at rest, found another process at work there: wait for it")
         refuse_others(folder, settings(cfg))
+        if first:
+            _refuse_foreign(folder)
         status = _finished(folder)
         if status is not None:
             _say(f"{_title()}: finished before{_scored(status)}", first=first)
             return status.score
-        with _in_turn(folder.parent):
+        with in_turn(folder.parent):
             return _go_on(folder, cfg, run, first=first)
 
 
@@ -92,16 +92,20 @@ def refuse_others(folder: Path, wanted: Mapping[str, Any]) -> None:
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
     """Return the values of a configuration by dotted keys, but for those that may change when a job is gone on with."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    return dict(_leaves({key: value for key, value in plain.items() if key not in NOT_COMPARED}))  # type: ignore[union-attr, misc]
+    plain = {
+        str(key): _plain(cfg[key]) for key in cfg if not is_name(str(key))
+    }  # names refer to the job's number
+    return {key: value for key, value in flattened(plain).items() if not _may_change(key)}
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _may_change(key: str) -> bool:
+    """Return whether neither what a job trains nor what it is scored by depends on a key."""
+    scored = key.startswith("eval.") or key == "snapshots"  # its score is the last one taken while training
+    return is_place(key) or (is_pace(key) and not scored)
 
 
 def _value(values: Mapping[str, Any], key: str) -> str:
@@ -143,7 +147,7 @@ def _go_on(folder: Path, cfg: DictConfig, run: Run, *, first: bool) -> float | N
         return run(cfg)
     if not resumes:
         _clear(folder)
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)  # what is killed early is still known again
+    save_config(folder, cfg)  # what is killed early is still known again
     return run(cfg)
 
 
@@ -158,11 +162,30 @@ def _is_whole(checkpoint: Path) -> bool:
         return False
 
 
-def _clear(folder: Path) -> None:
-    """Remove what an earlier attempt left, but for Hydra's record and the log, which are this attempt's already."""
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that no attempt at a job has left its mark in, and that is not empty: its files are somebody's.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if (folder / "config.yaml").is_file() or (folder / STATUS).is_file():
+        return
+    if found := sorted(path.name for path in _left(folder)):
+        raise ValueError(
+            f"expected an empty folder or a job's at {folder}, found files of something else, such as {found[0]}: choose another sweep_dir"
+        )
+
+
+def _left(folder: Path) -> Iterator[Path]:
+    """Yield what lies in a job's folder, but for other jobs, and this attempt's own record and log."""
     for path in folder.iterdir():
-        if path.name in (".hydra", LOCK) or path.suffix == ".log" or (path / LOCK).exists():
-            continue
+        if not (path.name in (".hydra", LOCK) or path.suffix == ".log" or (path / LOCK).exists()):
+            yield path
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier attempt left."""
+    for path in [*_left(folder)]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -170,7 +193,7 @@ def _clear(folder: Path) -> None:
 
 
 @contextmanager
-def _in_turn(folder: Path) -> Iterator[None]:
+def in_turn(folder: Path) -> Iterator[None]:
     """Wait for a place among jobs in processes of their own, and take its share of the machine."""
     places = int(os.environ.get(PLACES, "0"))
     if places < 1:

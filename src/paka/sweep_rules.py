@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from omegaconf import DictConfig
 
-RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-"""Variables in which launchers tell a process its number."""
+from paka.launch import is_launched, world_size
 
 _SUBMITIT = ("slurm", "'hydra-submitit-launcher>=1.2'")
 PLUGINS = {
@@ -16,11 +13,6 @@ PLUGINS = {
     "submitit_slurm": _SUBMITIT,
 }
 """The extra and the packages of sweepers and launchers that are plugins."""
-
-
-def rank() -> int:
-    """Return the number that a launcher gave to this process, 0 without one."""
-    return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
 
 
 def missing_plugin(missing: str) -> str:
@@ -38,17 +30,17 @@ def sweep_problems(cfg: DictConfig, hydra: DictConfig) -> list[str]:
     """Return what keeps the jobs of a sweep from being started, or an optimiser from comparing them."""
     if "trainer" not in cfg:
         return []
-    choices, launched = hydra.runtime.choices, bool(set(RANKS) & set(os.environ))
+    choices = hydra.runtime.choices
     problems = []
-    if not launched and cfg.trainer.devices != 1 and not _is_shared_out(cfg, hydra):
+    if not is_launched() and cfg.trainer.devices != 1 and not _is_shared_out(cfg, hydra):
         problems.append(_each_would_start_it_again(cfg.trainer.devices))
     if choices["hydra/sweeper"] == "optuna" and not (cfg.eval.protocols and cfg.benchmark):
         problems.append(
             "eval: expected labelled images and a protocol that trials are scored by, got none; choose another eval or benchmark"
         )
-    if choices["hydra/sweeper"] == "optuna" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if choices["hydra/sweeper"] == "optuna" and world_size() > 1:
         problems.append(
-            "hydra/sweeper: expected basic under torchrun, whose processes would ask for trials each on their own, got 'optuna'"
+            "hydra/sweeper: expected basic with several processes, which would ask for trials each on their own, got 'optuna'"
         )
     return problems
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -22,12 +23,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from paka.command_line import USER_ERRORS
+from paka.disk import FULL
+from paka.launch import rank
 from paka.locks import locked
 from paka.provenance import command_line
-from paka.run_folder import STATUS, RunFolder
+from paka.run_folder import STATUS, STOPS, RunFolder
 from paka.sweep_job import LOCK, PLACES, refuse_others, settings, visible_gpus
-from paka.sweep_names import Plan, described, short, swept, tell
-from paka.sweep_rules import rank
+from paka.sweep_names import Plan, described, job_folder, short, swept, tell
 
 LONGEST = 120
 """Characters of the reason why a job failed at most; its log holds the rest."""
@@ -40,11 +42,13 @@ class Sweep:
     Attributes:
         folder: Where its jobs' folders are.
         plan: What is swept.
+        names: Folders of its jobs in there, in order; empty where they depend on how earlier jobs end.
         held: What is given back at its end.
     """
 
     folder: Path
     plan: Plan
+    names: tuple[str, ...] = ()
     held: ExitStack = field(default_factory=ExitStack)
 
 
@@ -72,11 +76,12 @@ class Begin(Callback):
 
 def _begin(config: DictConfig) -> None:
     overrides = _overrides(config)
-    keys = tuple(dict.fromkeys(one.get_key_element() for one in overrides if one.is_sweep_override()))
     jobs = _jobs(config, overrides)
     count = len(jobs) if jobs else config.hydra.sweeper.n_trials
-    sweep = Sweep(Path(config.hydra.sweep.dir), Plan(keys, count, tuple(visible_gpus())))
+    sweep = Sweep(Path(config.hydra.sweep.dir), Plan(_keys(config, overrides), count, tuple(visible_gpus())))
     tell(sweep.plan)
+    if sweep.plan.keys:
+        sweep.names = tuple(job_folder(job, "") for job in jobs)
     if rank() > 0:  # the first process speaks for all
         return
     if not sweep.held.enter_context(locked(sweep.folder / LOCK)):
@@ -105,6 +110,17 @@ def _overrides(config: DictConfig) -> list[Override]:
     return [*{one.get_key_element(): one for one in parsed}.values()]  # typed ones replace the preset's
 
 
+def _keys(config: DictConfig, overrides: list[Override]) -> tuple[str, ...]:
+    """Return the keys that have several values, and those of the preset in any case: more may be added to a sweep later."""
+    preset = config.hydra.sweeper.params or {}
+    found = (
+        one.get_key_element()
+        for one in overrides
+        if one.is_sweep_override() or one.get_key_element() in preset
+    )
+    return tuple(dict.fromkeys(found))
+
+
 def _jobs(config: DictConfig, overrides: list[Override]) -> list[list[str]]:
     """Return the overrides of each job; none where they depend on how earlier jobs end."""
     if config.hydra.runtime.choices["hydra/sweeper"] != "basic":
@@ -116,12 +132,12 @@ def _refuse_others(config: DictConfig, folder: Path, jobs: Sequence[list[str]]) 
     """Compare the jobs with those that an earlier sweep left in the folder, before any of them is touched."""
     loader, previous = GlobalHydra.instance().config_loader(), HydraConfig.instance().cfg
     try:
-        for overrides in jobs:
+        for number, overrides in enumerate(jobs):
             job = loader.load_sweep_config(config, overrides)
             HydraConfig.instance().set_config(job)
             own = folder / job.hydra.sweep.subdir
-            with read_write(job.hydra.runtime), open_dict(job.hydra.runtime):
-                job.hydra.runtime.output_dir = str(own)
+            with read_write(job.hydra), open_dict(job.hydra):
+                job.hydra.runtime.output_dir, job.hydra.job.num = str(own), number
             HydraConfig.instance().set_config(job)
             with read_write(job), open_dict(job):
                 del job["hydra"]
@@ -152,7 +168,7 @@ def concluding() -> Iterator[None]:
     """Say in the end how the jobs of a sweep ended, if the block ran one, and write the report over them.
 
     Raises:
-        SystemExit: With 1 if a job did not finish, with 130 after Ctrl-C.
+        SystemExit: With 1 if a job did not finish, with 128 and the signal's number after one that asked for a stop.
     """
     code: Any = 0
     try:
@@ -170,11 +186,13 @@ def concluding() -> Iterator[None]:
 def _conclude(sweep: Sweep, code: Any) -> None:
     if isinstance(code, str):
         sys.stderr.write(f"{code}\n")
-    runs = _runs(sweep.folder)
+    runs, earlier = _runs(sweep)
     finished = [run for run in runs if run.state == "finished"]
     if runs:
         _print(sweep, runs)
-    problem = _report(sweep.folder) if finished and code != 130 else ""
+    problem = _report(sweep.folder) if finished and code not in STOPS else ""
+    if earlier:
+        sys.stdout.write(f"\n{earlier} more in the folder, of earlier sweeps\n")
     sys.stdout.write(f"\n{len(finished)} of {max(len(runs), sweep.plan.jobs)} jobs finished\n")
     if going := sum(run.state == "running" for run in runs):
         sys.stdout.write(f"{going} still running in processes of their own\n")
@@ -184,13 +202,16 @@ def _conclude(sweep: Sweep, code: Any) -> None:
     if problem:
         sys.stderr.write(f"error: {problem}\n")
     if code or problem:
-        raise SystemExit(130 if code == 130 else 1)
+        raise SystemExit(code if code in STOPS else 1)
 
 
-def _runs(folder: Path) -> list[RunFolder]:
-    """Return the jobs in a sweep's folder, in order."""
-    found = [RunFolder(path.parent) for path in folder.glob(f"**/{STATUS}")]
-    return sorted(found, key=lambda run: (_number(run), run.path.name))
+def _runs(sweep: Sweep) -> tuple[list[RunFolder], int]:
+    """Return the jobs of a sweep that have begun, in order, and how many others are in its folder."""
+    found = [
+        path.parent for path in sweep.folder.glob(f"*/{STATUS}") if (path.parent / "config.yaml").is_file()
+    ]
+    own = [RunFolder(path) for path in found if not sweep.names or path.name in sweep.names]
+    return sorted(own, key=lambda run: (_number(run), run.path.name)), len(found) - len(own)
 
 
 def _number(run: RunFolder) -> int:
@@ -200,7 +221,7 @@ def _number(run: RunFolder) -> int:
 
 
 def _values(run: RunFolder, plan: Plan) -> dict[str, str]:
-    return swept(OmegaConf.select(run.hydra, "hydra.overrides.task") or [], plan.keys)
+    return swept(run.overrides, plan.keys)
 
 
 def _print(sweep: Sweep, runs: Sequence[RunFolder]) -> None:
@@ -259,8 +280,9 @@ def _report(folder: Path) -> str:
 
     try:
         files = report_over([folder], folder)
-    except USER_ERRORS as error:
-        return f"no report: {error}"
+    except (OSError, *USER_ERRORS) as error:  # how its jobs ended is still to be told
+        reason = FULL.get(error.errno or 0, str(error)) if isinstance(error, OSError) else str(error)
+        return f"no report: {reason}; python -m paka.report {shlex.quote(str(folder))} writes one"
     from paka import terminal
 
     console = terminal.standard_output()
