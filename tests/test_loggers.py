@@ -248,7 +248,10 @@ def test_the_dashboard_shows_what_runs_log(runs: list[OfflineRun]) -> None:
         [sys.executable, script, "--print"], capture_output=True, text=True, timeout=60, check=True
     )
     assert "evaluation/linear/mIoU/delta" in printed.stdout
-    assert json.loads(printed.stdout)
+    sections = json.loads(printed.stdout)["section"]["panelBankConfig"]["sections"]
+    axes = {one["name"]: {panel["config"].get("xAxis") for panel in one["panels"]} for one in sections}
+    assert axes["Optimisation"] == {dashboard.STEP}
+    assert axes["System"] == {"_runtime"}
 
 
 def test_evaluation_is_logged_as_well(photographs: Path, job: Path, tmp_path: Path) -> None:
