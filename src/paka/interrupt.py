@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -95,6 +97,33 @@ class Interrupt(L.Callback):
             raise SystemExit(128 + number)
         hint = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
         sys.stderr.write(f"\n{self.received.name}: stopping after this step{hint}\n")
+
+
+@contextmanager
+def put_off() -> Iterator[None]:
+    """Keep signals back for the length of the block, which is not to be broken off, and hand them on after it.
+
+    Signals are the main thread's, and so is this.
+    """
+    came: list[int] = []
+    handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    }
+    in_charge = {number: handler for number, handler in handlers.items() if callable(handler)}
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        del frame
+        came.append(number)
+
+    for number in in_charge:
+        signal.signal(number, keep)
+    try:
+        yield
+    finally:
+        for number, handler in in_charge.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def requeue() -> str:
