@@ -106,9 +106,8 @@ def put_off() -> Iterator[None]:
     Signals are the main thread's, and so is this.
     """
     came: list[int] = []
-    handlers = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    }
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last is submitit's
+    handlers = {number: signal.getsignal(number) for number in wanted}
     in_charge = {number: handler for number, handler in handlers.items() if callable(handler)}
 
     def keep(number: int, frame: FrameType | None) -> None:
@@ -122,8 +121,8 @@ def put_off() -> Iterator[None]:
     finally:
         for number, handler in in_charge.items():
             signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for one in came:
+            signal.raise_signal(one)
 
 
 def requeue() -> str:
