@@ -24,7 +24,7 @@ from paka.config import CONF_DIR, build
 NOT_RUN = {
     r"^make |^pip install|^\. \.venv": "sets up an environment; continuous integration does it",
     r"^torchrun": "starts processes of its own; tests/test_training.py and tests/test_shared_evaluation.py do it",
-    r"sweep=\[bandwidth,submitit_slurm\]": "needs a SLURM cluster",
+    r"^srun|sweep=\[bandwidth,submitit_slurm\]": "needs a SLURM cluster",
     r"sweep=\[bandwidth,submitit_local\]": "starts processes of its own, each with seconds of imports",
     r"backbone\.weights=FILE": "needs DINOv3's weights, whose licence has to be accepted",
     r"to=dinov2_hub": "needs a run of DINOv2's architecture; the tests of the formats have one",

@@ -18,6 +18,7 @@ from paka.colours import Colouring, pca_rgb
 from paka.datamodule import PostTrainingData
 from paka.document import Document, Section
 from paka.feature_visualizer import KEPT, FeatureVisualizer, figures, kernel_of, thinned
+from paka.figures.animation import FRAMES, shown
 from paka.figures.moment import Moment
 from paka.frames import Frame
 from paka.head import Branch, ProjectionHead
@@ -126,7 +127,17 @@ def test_the_report_keeps_them_moving(drawn: tuple[Path, FeatureVisualizer, Watc
     assert 'src="data:image/gif;base64,R0lGODlh' in html(
         Document("Run", sections=[Section("Training", found)])
     )
+    assert "Before the training, step 0:" in found[2].caption
     assert figures(drawn[0] / "training") == []
+
+
+def test_a_folder_that_begins_in_the_midst_of_a_run_says_so(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    for name in ("training.gif", "training/step_000004.png", "training/step_000008.png"):
+        (tmp_path / name).touch()
+    _, end, start = figures(tmp_path)
+    assert end.caption.startswith("At the end of the training, step 8:")
+    assert start.caption.startswith("Where the run was gone on with, step 4:")
 
 
 def test_a_resumed_run_goes_on_in_the_same_colours(drawn: tuple[Path, FeatureVisualizer, Watch]) -> None:
@@ -157,13 +168,22 @@ def test_the_kernel_is_the_objectives_own() -> None:
     assert kernel_of(TokenRegression()) is kernels.linear
 
 
-def test_long_runs_remember_the_first_the_last_and_some_between() -> None:
+@pytest.mark.parametrize(("draws", "every", "start"), [(500, 1, 0), (1000, 10, 0), (2000, 100, 37)])
+def test_animations_of_long_runs_show_all_of_them(draws: int, every: int, start: int) -> None:
+    """In the worst case, the end of the run comes just after moments were dropped."""
     moments: list[Moment] = []
-    for step in range(10 * KEPT + 1):
-        moments = thinned([*moments, Moment(step, np.zeros((1, 1, 1, 3), np.uint8), np.zeros((1, 1, 1)))])
+    nothing = np.zeros((1, 1, 1, 3), np.uint8), np.zeros((1, 1, 1))
+    for step in [start, *range(every * (start // every + 1), every * draws + 1, every)]:
+        moments = thinned([*moments, Moment(step, *nothing)])
         assert len(moments) <= KEPT
-        assert (moments[0].step, moments[-1].step) == (0, step)
-    assert len(moments) > KEPT // 3
+        assert (moments[0].step, moments[-1].step) == (start, step)
+    steps = np.array([one.step for one in moments])
+    whole = steps[-1] - steps[0]
+    assert len(steps) > KEPT // 3
+    assert np.diff(steps).max() <= 3 * whole / KEPT
+    frames = steps[shown(steps)]
+    assert np.diff(frames).max() <= 2 * whole / FRAMES
+    assert len(frames) >= FRAMES - 1
 
 
 def test_colours_keep_their_meaning() -> None:

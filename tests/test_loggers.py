@@ -248,7 +248,10 @@ def test_the_dashboard_shows_what_runs_log(runs: list[OfflineRun]) -> None:
         [sys.executable, script, "--print"], capture_output=True, text=True, timeout=60, check=True
     )
     assert "evaluation/linear/mIoU/delta" in printed.stdout
-    assert json.loads(printed.stdout)
+    sections = json.loads(printed.stdout)["section"]["panelBankConfig"]["sections"]
+    axes = {one["name"]: {panel["config"].get("xAxis") for panel in one["panels"]} for one in sections}
+    assert axes["Optimisation"] == {dashboard.STEP}
+    assert axes["System"] == {"_runtime"}
 
 
 def test_evaluation_is_logged_as_well(photographs: Path, job: Path, tmp_path: Path) -> None:
@@ -317,21 +320,63 @@ def test_a_full_disk_ends_the_logging_only(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().err == "W&B: not everything could be logged: No space left on device\n"
 
 
-def test_a_resumed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_goes_on_in_its_folder_is_the_same_run_and_any_other_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import wandb
 
     for name, value in {"HOME": str(tmp_path), "WANDB_MODE": "offline"}.items():
         monkeypatch.setenv(name, value)
-    checkpoint = tmp_path / "first" / "checkpoints" / "last.ckpt"
-    assert recorded_id(checkpoint) is None
-    for folder, resumed in (("first", None), ("second", str(checkpoint))):
-        with loggers.logged([WandbRun(str(tmp_path / folder), project="paka", resumed=resumed)], {"seed": 0}):
+    first, second = tmp_path / "first", tmp_path / "second"
+    checkpoint = str(first / "checkpoints" / "last.ckpt")
+    assert recorded_id(first, checkpoint) is None
+    for folder, resumed in ((first, None), (first, checkpoint), (second, checkpoint)):
+        with loggers.logged([WandbRun(str(folder), project="paka", resumed=resumed)], {"seed": 0}):
             pass
     wandb.teardown()  # until then, something may not be written yet
-    first, second = (offline_runs(tmp_path / folder)[0] for folder in ("first", "second"))
-    assert recorded_id(checkpoint) == first.about.run_id == second.about.run_id
-    (tmp_path / "first" / RECORD).write_text("{")
-    assert recorded_id(checkpoint) is None
+    began, went_on = (run.about.run_id for run in offline_runs(first))
+    (other,) = (run.about.run_id for run in offline_runs(second))
+    assert recorded_id(first, checkpoint) == began == went_on != other
+    assert recorded_id(first, None) is None, "what is started anew in a folder is another run"
+    (first / RECORD).write_text("{")
+    assert recorded_id(first, checkpoint) is None
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_what_wandb_was_set_to_is_kept_to(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text(f"[default]\nmode = {mode}\n")
+    wandb.teardown()  # settings are read once
+    try:
+        assert WandbRun(str(tmp_path), project="paka")._decided() == (mode, "")
+    finally:
+        wandb.teardown()
+
+
+def test_what_was_not_sent_in_time_can_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Slow:
+        dir = str(tmp_path / "wandb" / "run-1" / "files")
+        offline, disabled = False, False
+
+        def finish(self, exit_code: int) -> None:
+            del exit_code
+            raise TimeoutError("Timed out finishing run.")
+
+    run = WandbRun(str(tmp_path), project="paka")
+    run._experiment = Slow()  # type: ignore[assignment]
+    run.finish(0)
+    assert capsys.readouterr() == (f"  wandb sync {tmp_path}/wandb/run-1\n", "")
+
+
+def test_the_end_of_a_run_is_waited_for_for_less_than_slurm_warns_ahead() -> None:
+    import wandb
+
+    settings = wandb.Settings(**composed("logger=wandb").logger.wandb.settings)
+    assert 0 < settings.finish_timeout <= 60
 
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow"])

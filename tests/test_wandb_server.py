@@ -77,6 +77,24 @@ def test_a_server_that_never_answers_is_not_waited_for() -> None:
         assert time.monotonic() - began < 2
 
 
+def test_a_server_of_something_else() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        url = f"http://127.0.0.1:{other.getsockname()[1]}"
+
+        def answer() -> None:
+            connection = other.accept()[0]
+            connection.recv(65536)
+            connection.sendall(b"SSH-2.0-server\r\n")
+            connection.close()
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        assert wandb_server.refusal(url, "key", 5) == f"{url} gives an answer that is not HTTP"
+        answering.join()
+
+
 def test_names_that_take_long_to_resolve_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*args: object, **kwargs: object) -> None:
         time.sleep(3)

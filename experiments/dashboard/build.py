@@ -7,7 +7,8 @@ import os
 import sys
 from typing import NamedTuple
 
-STEP, TIME = "trainer/global_step", "Runtime"
+STEP, TIME = "trainer/global_step", "RelativeTime(Process)"
+"""What curves run over; readings of the machine have no step, and `Runtime` is one number for a whole run."""
 
 
 class Curve(NamedTuple):

@@ -16,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from paka.disk import full_disk, whole
+from paka.interrupt import put_off
 
 CONFIG = "paka_config"
 """Key under which a checkpoint holds the run's resolved configuration, as plain types."""
@@ -25,7 +26,8 @@ class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints of which a reader, and whoever goes on after a full disk, never sees a part.
 
     Lightning's own go through the system's folder of temporary files: from another file system they arrive by copying, which
-    may end half-way. These are written beside their place, brought to the disk, and then take it.
+    may end half-way. These are written beside their place, brought to the disk, and then take it. Signals wait until that is
+    done: what a handler raises within torch's writer comes out of it as another error.
     """
 
     def save_checkpoint(
@@ -40,7 +42,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         path = Path(path)
         measured = _Measured()
         try:
-            with whole(path) as unfinished, unfinished.open("wb") as file:
+            with put_off(), whole(path) as unfinished, unfinished.open("wb") as file:
                 measured.file = file
                 torch.save(checkpoint, measured)  # type: ignore[arg-type]  # torch needs no more than this of a file
                 if measured.error is not None:
@@ -94,16 +96,17 @@ class Kept:
     weights: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read(path: Path) -> Kept:
+def read(path: Path, key: str = "resume") -> Kept:
     """Return what a checkpoint of this package's training holds.
 
     Args:
         path: The file.
+        key: Under which it was named, for what errors advise.
 
     Raises:
         ValueError: It is damaged, or no such checkpoint.
     """
-    held = _load(path)
+    held = _load(path, key)
     if not isinstance(held, dict) or not {"state_dict", "global_step", "loops"} <= held.keys():
         raise ValueError(
             f"expected a checkpoint of a training run in {path}, got other weights: start from them with init_from={path}"
@@ -111,7 +114,7 @@ def read(path: Path) -> Kept:
     return Kept(path, int(held["global_step"]), held.get(CONFIG, {}), held["state_dict"])
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, key: str) -> Any:
     """Return what a file of torch's holds, after its checksums were compared."""
     reason = "it is not whole"
     try:
@@ -126,7 +129,7 @@ def _load(path: Path) -> Any:
             f"expected plain types in {path}, got what could run code: use a checkpoint of this package"
         ) from error
     others = sorted({*path.parent.glob("*.ckpt")} - {path}, key=lambda other: -other.stat().st_mtime)
-    way = f"resume={others[0]}, an older one" if others else "an older one, or start again"
+    way = f"{key}={others[0]}, an older one" if others else "an older one, or start again"
     raise ValueError(f"expected a whole checkpoint in {path}, it is damaged ({reason}): use {way}")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +18,9 @@ FULL = {
     errno.EFBIG: "the file is too large",
 }
 """What the system calls it when a file cannot grow."""
+
+ABANDONED = 600
+"""Seconds after which an unfinished file that has not grown is that of a process that was killed."""
 
 
 class DiskFullError(OSError):
@@ -30,6 +35,8 @@ class DiskFullError(OSError):
 def whole(path: Path) -> Iterator[Path]:
     """Yield where to write a file that takes the place of `path` once the block is through, and never a part of it.
 
+    What processes that were killed have left of the same file is removed: it is hidden, and may be large.
+
     Args:
         path: The file; its folder is made.
 
@@ -37,6 +44,7 @@ def whole(path: Path) -> Iterator[Path]:
         OSError: It cannot be written; `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield unfinished
@@ -45,6 +53,15 @@ def whole(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             unfinished.unlink()
         raise
+
+
+def _clear(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError):
+            # Not by the process's number: it may be one of another machine that shares the disk.
+            number = left.name.removeprefix(f".{path.name}.")
+            if number.isdigit() and time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
 
 
 @contextmanager

@@ -102,9 +102,11 @@ def weights_facts(cfg: DictConfig, encoder: Encoder) -> dict[str, str]:
 
 
 def next_command() -> str:
-    """Return a command that shows something new after this run: another kernel, or another bandwidth."""
+    """Return a command that shows something new after this run, in a folder of its own: another kernel or bandwidth."""
     rbf = HydraConfig.get().runtime.choices["kernel"] == "rbf"
-    return command_line("kernel.bandwidth=0.5" if rbf else "kernel=rbf", without=("resume",))
+    return command_line(
+        "kernel.bandwidth=0.5" if rbf else "kernel=rbf", without=("resume", "hydra.run.dir", "output_dir")
+    )
 
 
 def draw_curves(output_dir: Path) -> Figure:

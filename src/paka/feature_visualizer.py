@@ -198,8 +198,15 @@ class FeatureVisualizer(L.Callback):
 
 
 def thinned(moments: Sequence[Moment]) -> list[Moment]:
-    """Return at most `KEPT` moments: of more, every second one, and the first and the last in any case."""
-    return [*moments] if len(moments) <= KEPT else [*moments[:-1:2], moments[-1]]
+    """Return at most `KEPT` moments: of more, the first, the last, and of those between them some that are equally far apart."""
+    if len(moments) <= KEPT:
+        return [*moments]
+    apart = (moments[-1].step - moments[0].step) / (KEPT - 1)
+    kept = [moments[0]]
+    for one in moments[1:-1]:
+        if one.step - kept[-1].step >= apart:
+            kept.append(one)
+    return [*kept, moments[-1]]
 
 
 def kernel_of(objective: nn.Module) -> Kernel:
@@ -220,15 +227,16 @@ def figures(folder: Path) -> list[Figure]:
         "seed. The blue box is a view whose kernels are shown below.",
         "Rows of images beside maps of their patch tokens, which change with the steps",
     )
+    first, last = (int(path.stem.partition("_")[2]) for path in (steps[0], steps[-1]))
+    begin = "Before the training" if first == 0 else "Where the run was gone on with"
     moments = [
         Figure(
             path,
-            f"{title} the training, step {int(path.stem.partition('_')[2])}: the same, with the centred kernels of student and "
-            "teacher over the points that the view in the blue box shares with a global. Each has its own scale; red is above "
-            "the mean of row and column, blue below.",
+            f"{title}, step {step}: the same, with the centred kernels of student and teacher over the points that the view in "
+            "the blue box shares with a global. Each has its own scale; red is above the mean of row and column, blue below.",
             "Images, maps of their tokens, and two matrices each",
         )
-        for title, path in {"At the end of": steps[-1], "Before": steps[0]}.items()
+        for path, title, step in ((steps[-1], "At the end of the training", last), (steps[0], begin, first))
     ]
     return [animated, *moments]
 

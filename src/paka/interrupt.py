@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -94,6 +96,32 @@ class Interrupt(L.Callback):
             raise SystemExit(128 + number)
         hint = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
         sys.stderr.write(f"\n{self.received.name}: stopping after this step{hint}\n")
+
+
+@contextmanager
+def put_off() -> Iterator[None]:
+    """Keep signals back for the length of the block, which is not to be broken off, and hand them on after it.
+
+    Signals are the main thread's, and so is this.
+    """
+    came: list[int] = []
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last is submitit's
+    handlers = {number: signal.getsignal(number) for number in wanted}
+    in_charge = {number: handler for number, handler in handlers.items() if callable(handler)}
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        del frame
+        came.append(number)
+
+    for number in in_charge:
+        signal.signal(number, keep)
+    try:
+        yield
+    finally:
+        for number, handler in in_charge.items():
+            signal.signal(number, handler)
+        for one in came:
+            signal.raise_signal(one)
 
 
 def requeue() -> str:

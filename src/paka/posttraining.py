@@ -142,14 +142,32 @@ def _score(cfg: DictConfig, evaluation: Sequence[DenseEvaluation], encoder: Enco
 
 
 def _start(cfg: DictConfig) -> tuple[Encoder, WarmStart | None]:
-    """Return the encoder that results are compared with, and all weights to start from if those are of another run."""
+    """Return the encoder that results are compared with, and all weights to start from if those are of another run.
+
+    A run that is resumed starts from its checkpoint alone.
+
+    Raises:
+        FileNotFoundError: The weights are gone.
+    """
     if cfg.init_from is None:
         return assembly.build_encoder(cfg), None
     unfilled = cfg.copy()
     unfilled.backbone.pretrained = False
     encoder = assembly.build_encoder(unfilled)
-    start = warm_start.read(cfg.init_from, encoder)
-    return start.encoder(cfg.export, encoder), start
+    resumed = cfg.resume is not None
+    if resumed and not cfg.eval.protocols:
+        return encoder, None  # nothing is compared
+    try:
+        start = warm_start.read(cfg.init_from, encoder)
+    except FileNotFoundError as error:
+        if not resumed:
+            raise
+        message = (
+            f"resume={cfg.resume}: expected the weights that its run started from at {cfg.init_from}, because its results are compared "
+            "with them, found none: bring them back, or go on without results with eval=none"
+        )
+        raise FileNotFoundError(message) from error
+    return start.encoder(cfg.export, encoder), None if resumed else start
 
 
 def _quieten() -> None:

@@ -39,7 +39,7 @@ class WandbRun(WandbLogger):
     Args:
         save_dir: The run's folder.
         tags: Words to find it by.
-        resumed: Checkpoint that the run goes on from; its run at Weights & Biases is gone on with as well.
+        resumed: Checkpoint that the run goes on from; one of `save_dir` makes it the run at Weights & Biases that began there.
         mode: `online` or `offline`; None for online if there is a key and a server that takes it.
         artifact: Whether weights and their report are uploaded.
         images: Figures that are uploaded, at most.
@@ -65,7 +65,7 @@ class WandbRun(WandbLogger):
             del sys.modules["wandb"]
         super().__init__(
             save_dir=save_dir,
-            id=None if resumed is None else recorded_id(Path(resumed)),
+            id=recorded_id(Path(save_dir), resumed),
             **run,
             tags=[*dict.fromkeys(tag[:LONGEST_TAG] for tag in tags)],
         )
@@ -100,6 +100,8 @@ class WandbRun(WandbLogger):
         if asked := self.mode or os.environ.get("WANDB_MODE"):
             return asked, ""
         settings = wandb.setup().settings
+        if settings.mode not in ("online", "run"):  # by `wandb offline` or `wandb disabled`
+            return settings.mode, ""
         url = str(settings.base_url)
         key = wandb_server.key_for(url) or settings.api_key
         if not key and not wandb_server.has_token():
@@ -112,8 +114,8 @@ class WandbRun(WandbLogger):
 
         self.folder.mkdir(parents=True, exist_ok=True)
         revision = (git_revision() or "").removesuffix("-dirty") or None
-        quiet = {"silent": mode != "online", "git_commit": revision, **self.settings}
-        self._wandb_init |= {"mode": mode, "settings": wandb.Settings(**quiet)}
+        quiet = {"silent": mode != "online", "git_commit": revision, "finish_timeout_raises": True}
+        self._wandb_init |= {"mode": mode, "settings": wandb.Settings(**{**quiet, **self.settings})}
         _ = self.experiment
 
     def _record(self) -> None:
@@ -130,12 +132,6 @@ class WandbRun(WandbLogger):
             sys.stderr.write(f"W&B: {reason}, so the run is logged offline, into its own folder{advice}\n")
         elif mode == "online":
             sys.stderr.write(f"W&B: {self.experiment.url}\n")
-
-    @property
-    def folder_to_sync(self) -> Path | None:
-        """Where the run waits to be sent; None when there is nothing to send."""
-        run = self._experiment
-        return Path(run.dir).parent if run is not None and run.offline and not run.disabled else None
 
     @rank_zero_only
     def publish(self, report: RunReport) -> None:
@@ -169,12 +165,15 @@ class WandbRun(WandbLogger):
         """End the run, and say how to send it if it was not sent."""
         if self._experiment is None:
             return
-        waiting = self.folder_to_sync
+        run, self._experiment = self._experiment, None
+        waits = run.offline and not run.disabled
         with _spared():
-            self._experiment.finish(exit_code=exit_code)
-        self._experiment = None
-        if waiting is not None:
-            sys.stdout.write(f"  wandb sync {shlex.quote(str(waiting))}\n")
+            try:
+                run.finish(exit_code=exit_code)
+            except TimeoutError:
+                waits = True
+        if waits:
+            sys.stdout.write(f"  wandb sync {shlex.quote(str(Path(run.dir).parent))}\n")
 
 
 @contextmanager
@@ -186,11 +185,15 @@ def _spared() -> Iterator[None]:
         sys.stderr.write(f"W&B: not everything could be logged: {error.strerror or error}\n")
 
 
-def recorded_id(checkpoint: Path) -> str | None:
-    """Return the id of the run at Weights & Biases that a checkpoint in `RUN/checkpoints` is of; None without one."""
-    record = checkpoint.parent.parent / RECORD
+def recorded_id(folder: Path, resumed: str | None) -> str | None:
+    """Return the id of the run at Weights & Biases that a run in `folder` goes on with; None for one that begins there.
+
+    A checkpoint of another folder is the beginning of several runs, if need be: each is a run of its own.
+    """
+    if resumed is None or Path(resumed).parent.parent.resolve() != folder.resolve():
+        return None
     try:
-        return str(json.loads(record.read_text(encoding="utf-8"))["id"])
+        return str(json.loads((folder / RECORD).read_text(encoding="utf-8"))["id"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -8,6 +8,7 @@ import netrc
 import os
 import threading
 from collections.abc import Collection
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -81,6 +82,8 @@ def _ask(url: str, key: str | None, patience: float) -> str:
         return f"{url} does not know the key" if refused else ""
     except (TimeoutError, ConnectionError, URLError) as error:
         return _unreachable(url, error, patience)
+    except HTTPException:
+        return f"{url} gives an answer that is not HTTP"
     except (OSError, ValueError):
         return ""
     unknown = key is not None and isinstance(answer, dict) and answer.get("data") == {"viewer": None}

@@ -103,7 +103,7 @@ def read(path: str | Path, plain: Encoder) -> WarmStart:
         ValueError: They do not fit, or the file is damaged.
     """
     path = _file(Path(path).expanduser())
-    kept = checkpoints.read(path) if _is_checkpoint(path) else None
+    kept = checkpoints.read(path, key="init_from") if _is_checkpoint(path) else None
     if kept is None:
         return WarmStart(path, {branch: _read_file(path, plain, branch) for branch in BRANCHES})
     scale = _scale(kept.config)

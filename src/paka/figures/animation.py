@@ -16,7 +16,7 @@ TILE = 144
 """Width of a picture in pixels."""
 
 FRAMES = 24
-"""Moments that are shown at most, evenly spaced."""
+"""Moments that are shown at most."""
 
 SECONDS = 5.0
 """About how long they take."""
@@ -40,10 +40,9 @@ def animate(path: Path, images: Pixels, moments: Sequence[Moment], marks: Marks)
         moments: What they look like at some steps, at least one.
         marks: What is marked.
     """
-    last = len(moments) - 1
-    places = sorted({*np.linspace(0, last, min(FRAMES, len(moments))).round().astype(int).tolist()})
+    places = shown([moment.step for moment in moments])
     base = _base(images, moments[0], marks)
-    pictures = [_frame(base, moments[place], marks, moments[-1].step) for place in (last, *places)]
+    pictures = [_frame(base, moments[place], marks, moments[-1].step) for place in (-1, *places)]
     pace = round(min(max(1000 * SECONDS / len(places), 80), 700))
     durations = [STILL, *[pace] * (len(places) - 1), STILL]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +50,12 @@ def animate(path: Path, images: Pixels, moments: Sequence[Moment], marks: Marks)
     shared = _palette(pictures)
     first, *others = (one.quantize(palette=shared, dither=Image.Dither.NONE) for one in pictures)
     first.save(path, save_all=True, append_images=others, duration=durations, loop=0, optimize=False)
+
+
+def shown(steps: Sequence[int]) -> list[int]:
+    """Return the places of at most `FRAMES` steps, the first and the last among them, of ascending ones as even as there are."""
+    wanted = np.linspace(steps[0], steps[-1], min(FRAMES, len(steps)))
+    return sorted({*np.abs(np.subtract.outer(wanted, steps)).argmin(axis=1).tolist()})
 
 
 def _base(images: Pixels, start: Moment, marks: Marks) -> Image.Image:
