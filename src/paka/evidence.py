@@ -17,6 +17,7 @@ from paka.document import Figure
 from paka.encoder import Encoder
 from paka.encoder_spec import EncoderSpec
 from paka.figures.curves import curves_figure
+from paka.loading import ENCODER
 from paka.pictures import Gallery, Side, draw
 from paka.protocols.harm import HarmReport, harm_report, write_harm
 from paka.provenance import command_line, provenance
@@ -49,7 +50,7 @@ def write_evidence(
         What there is to report.
     """
     output_dir = Path(cfg.output_dir)
-    path = output_dir / "encoder.safetensors"
+    path = output_dir / ENCODER
     told = {name: facts[name] for name in ("images", "exported") if name in facts}
     weights.save(trained.model, path, **weights_facts(cfg, trained), **told)
     write_digests(output_dir, [path.name])

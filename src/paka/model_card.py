@@ -92,6 +92,7 @@ class ModelCard:
         licence: Of the start weights.
         encoder: Facts about the encoder, by name.
         training: Facts about the training, by name.
+        tagged: Whether the objective was told the images' tags.
         choices: Options of the configuration's groups, by group.
         overrides: What was set on the command line.
         scores: Rows of results before and after.
@@ -113,6 +114,7 @@ class ModelCard:
     licence: Licence
     encoder: Mapping[str, str]
     training: Mapping[str, str]
+    tagged: bool
     choices: Mapping[str, str]
     overrides: Sequence[str]
     scores: Sequence[Score]
@@ -134,7 +136,7 @@ class ModelCard:
         """Return the front matter."""
         tags = [
             "paka",
-            "self-supervised-learning",
+            *([] if self.tagged else ["self-supervised-learning"]),
             "dense-features",
             "vision-transformer",
             "image-feature-extraction",
@@ -167,12 +169,6 @@ def _results(scores: Sequence[Score]) -> str:
 def escaped(text: str) -> str:
     """Return words as Markdown shows them, whatever punctuation they have."""
     return _PUNCTUATION.sub(r"\\\1", " ".join(str(text).split()))
-
-
-def private(text: str) -> str:
-    """Return a command or value without the name of the home folder, which nobody else need know."""
-    home = str(Path.home())
-    return text if home == "/" else re.sub(rf"{re.escape(home)}(?=/|\b)", "~", text)
 
 
 def _fenced(text: str, language: str = "") -> str:
