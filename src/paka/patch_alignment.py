@@ -24,7 +24,7 @@ Images = Sequence[NDArray[np.uint8]]
 class PatchAlignment(nn.Module):
     """Patch-level kernel alignment of an encoder with its own moving average.
 
-    A whole training loop, with any module that returns patch tokens `(B, N, D)`:
+    A whole training loop, with any module that returns patch tokens `(B, N, D)`::
 
         encoder = PatchFeatures(module, patch_size=16)          # or an encoder of paka's
         alignment = PatchAlignment(encoder, MultiCrop(global_size=512, local_size=112))
