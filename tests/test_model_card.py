@@ -14,9 +14,10 @@ from tests.runs import SCORES, write_run
 
 from paka import weights
 from paka.encoder_spec import read_metadata
-from paka.exporting import export
+from paka.exporting import export, write_run_card
 from paka.model_card import Licence, escaped
 from paka.provenance import private
+from paka.run_folder import RunFolder
 from paka.scores import format_rows, layout
 
 ARCH = "backbone.encoder.arch={depth: 1, embed_dim: 48, num_heads: 2, img_size: 32, patch_size: 8}"
@@ -94,6 +95,20 @@ def test_it_renders_and_holds_every_field(scored: tuple[Path, dict[str, object],
         "differ from paka's by at most",
     ):
         assert said in text, said
+
+
+def test_a_run_has_a_card_of_its_own(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    encoder = write_run(run, ARCH, "backbone.global_grid=4", scores=SCORES)
+    write_run_card(RunFolder(run), encoder)
+    text = (run / "model_card.md").read_text().split("---\n", 2)[2]
+    headings, tables = rendered(text)
+    assert headings[1:] == HEADINGS
+    assert len(tables) == 3
+    digest = hashlib.sha256((run / "encoder.safetensors").read_bytes()).hexdigest()
+    for said in ("+5.17 ✓", digest, "teacher after the last step", 'load_file("encoder.safetensors")'):
+        assert said in text, said
+    assert "hf upload" not in text  # a run's folder is no publication
 
 
 @pytest.mark.parametrize("key", ["init_from", "backbone.weights"])

@@ -16,6 +16,7 @@ from paka.digests import write_digests
 from paka.document import Figure
 from paka.encoder import Encoder
 from paka.encoder_spec import EncoderSpec
+from paka.exporting import write_run_card
 from paka.figures.curves import curves_figure
 from paka.loading import ENCODER
 from paka.pictures import Gallery, Side, draw
@@ -24,6 +25,7 @@ from paka.provenance import command_line, provenance
 from paka.resamples import FILE as RESAMPLES
 from paka.resamples import write_resamples
 from paka.result import Result
+from paka.run_folder import RunFolder
 from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
 
@@ -80,6 +82,7 @@ def write_evidence(
         loading=assembly.loading_lines(cfg, path),
     )
     written = write_report(output_dir, report)
+    write_run_card(RunFolder(output_dir), trained)
     others = ("results.csv", "harm.csv", "metrics.csv", "skipped.csv", "choice.csv")
     animation = output_dir / "figures" / feature_visualizer.ANIMATION
     paths = {

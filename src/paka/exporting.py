@@ -13,12 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from paka import assembly, terminal
 from paka.config_keys import flattened
 from paka.digests import sha256, write_digests
+from paka.encoder import Encoder
 from paka.formats import Export, Format, Written, dinov2_hub, hugging_face, onnx_graph, timm_hub
 from paka.formats.anatomy import anatomy
-from paka.model_card import Licence, ModelCard
+from paka.loading import ENCODER
+from paka.model_card import FILE, Licence, ModelCard
 from paka.new_folder import check_free, new_folder
 from paka.provenance import command_line, private, provenance
-from paka.run_encoder import RunEncoder, open_encoder
+from paka.run_encoder import RunEncoder, finished_encoder, open_encoder
 from paka.run_folder import RunFolder
 
 FORMATS: dict[str, Format] = {
@@ -134,10 +136,25 @@ def _share(folder: Path) -> None:
         path.chmod(mode)
 
 
+def write_run_card(run: RunFolder, encoder: Encoder) -> None:
+    """Write the model card of the encoder that a run left, beside it.
+
+    Args:
+        run: The run, which has written weights and scores.
+        encoder: What was written.
+    """
+    found = finished_encoder(run, encoder)
+    exported = Export(encoder, found.spec, _metadata(run, found))
+    loading = assembly.loading_lines(run.config, Path(ENCODER)).strip()
+    written = Written("timm", loading, "These are the weights that the run came to.")
+    text = _card("timm", run, found, exported, written, None).text()
+    (run.path / FILE).write_text(text, encoding="utf-8")
+
+
 def _card(
-    name: str, run: RunFolder, found: RunEncoder, exported: Export, written: Written, folder: Path
+    name: str, run: RunFolder, found: RunEncoder, exported: Export, written: Written, folder: Path | None
 ) -> ModelCard:
-    """Return the model card of a format."""
+    """Return the model card of a format, whose files are in a folder; or of the run itself, without."""
     cfg, licence = run.config, exported.metadata["licence_of_start"]
     scores = run.scores if found.final else []
     return ModelCard(
@@ -157,14 +174,21 @@ def _card(
         with_paka=name != "onnx",
         checked=written.checked,
         notes=written.notes,
-        files={path.name: (path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())},
+        files={} if folder is None else _files(folder),
         source=(found.file.name, sha256(found.file)),
         commands={
             "The run": private(run.provenance.get("command", "not recorded")),
-            "The export": private(command_line()),
+            **({} if folder is None else {"The export": private(command_line())}),
         },
-        versions={"run": _versions(run.provenance), "export": _versions(provenance())},
+        versions={
+            "run": _versions(run.provenance),
+            **({} if folder is None else {"export": _versions(provenance())}),
+        },
     )
+
+
+def _files(folder: Path) -> dict[str, tuple[int, str]]:
+    return {path.name: (path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())}
 
 
 def _choices(run: RunFolder) -> dict[str, str]:
@@ -209,7 +233,7 @@ def _training_facts(run: RunFolder, found: RunEncoder) -> dict[str, str]:
         "exported": found.said,
         "objective": choices.get("objective", cfg.method),
         **({"kernel": choices.get("kernel", "not recorded")} if _has_kernel(cfg) else {}),
-        "run": f"{cfg.run_name}, {run.state}",
+        "run": cfg.run_name if found.final else f"{cfg.run_name}, {run.state}",
     }
 
 

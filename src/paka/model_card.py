@@ -1,4 +1,4 @@
-"""The model card of an export: a README.md with the hub's front matter, from what the run's folder holds."""
+"""The model card of a run, or of an export as its README.md: with the hub's front matter, from what the folder of the run holds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from paka.document import Cell, Table
 from paka.markdown_report import written
 from paka.run_report import mark_of
 from paka.scores import Score, layout, left_aligned
+
+FILE = "model_card.md"
+"""What a run calls the card of its encoder."""
 
 HUB_LICENCES = (
     "apache-2.0",
@@ -101,7 +104,7 @@ class ModelCard:
         with_paka: Whether `paka.load` loads it too.
         checked: How it was compared with what was trained.
         notes: What else whoever loads it has to know.
-        files: Size in bytes and SHA-256 by name.
+        files: Size in bytes and SHA-256 by name of an export's files; none for a run's card.
         source: Name and SHA-256 of the file that was exported.
         commands: Command lines by what they did.
         versions: Versions by what was run with them.

@@ -64,10 +64,27 @@ def open_encoder(run: RunFolder, file: Path | None, branch: Branch | None) -> Ru
     _check_branch(path, branch, own if final else None)
     if final and "arch" in metadata:
         spec = EncoderSpec.of(metadata, path)
-    said = metadata.get("exported", f"{own} after the last step") if final else f"weights of {path.name}"
+    said = _said(metadata, own) if final else f"weights of {path.name}"
     encoder = spec.build()
     weights.load_file(encoder.model, path, branch=branch or "teacher")
     return RunEncoder(encoder, spec, path, said, final, metadata)
+
+
+def finished_encoder(run: RunFolder, encoder: Encoder) -> RunEncoder:
+    """Return the encoder that a run has come to, with what its file says.
+
+    Args:
+        run: The run, which has written its `encoder.safetensors`.
+        encoder: What was written.
+    """
+    path = run.path / ENCODER
+    metadata = read_metadata(path)
+    said, spec = _said(metadata, run.config.export), EncoderSpec.of(metadata, path)
+    return RunEncoder(encoder, spec, path, said, final=True, metadata=metadata)
+
+
+def _said(metadata: Mapping[str, str], own: Branch) -> str:
+    return metadata.get("exported", f"{own} after the last step")
 
 
 def _check_branch(path: Path, branch: Branch | None, held: Branch | None) -> None:
