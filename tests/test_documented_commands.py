@@ -18,6 +18,7 @@ from tests.documents import DOCUMENTS, ROOT, Block, blocks
 from tests.programs import run
 from tests.test_every_option import ARCH, SCENES, SMALL
 
+import paka
 from paka.command_line import check
 from paka.config import CONF_DIR, build
 
@@ -114,6 +115,18 @@ def test_evaluations_are_all_named(group: str) -> None:
     named = {*re.findall(r"`([a-z0-9_]+)`", (ROOT / "docs/reference/protocols.md").read_text())}
     own = {option for name, option in OPTIONS if name == group}
     assert own - {"none"} <= named
+
+
+def test_encoders_are_counted_right() -> None:
+    named = {option for group, option in OPTIONS if group == "backbone"} - {"timm"}
+    assert f"- {len(named)} encoders by name" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_whatever_python_is_promised_is_in_the_reference() -> None:
+    pages = (ROOT / "docs/reference/modules").glob("*.md")
+    listed = {line for page in pages for line in page.read_text().splitlines()}
+    homes = {*paka._HOME.values()}
+    assert {home for home in homes if not {home, f"{home.rpartition('.')[0]}.*"} & listed} == set()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

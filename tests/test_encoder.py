@@ -12,6 +12,7 @@ from tests.doubles import tiny_encoder
 
 from paka import weights
 from paka.encoder import Encoder, create_encoder
+from paka.features import pooled
 
 ARCH = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 32}
 
@@ -33,6 +34,19 @@ def test_registers_are_prefix_tokens() -> None:
     tokens = encoder(torch.zeros(1, 3, 28, 42, dtype=torch.uint8))
     assert tokens.patches.shape == (1, 2, 3, 768)
     assert tokens.prefix.shape == (1, 5, 768)
+
+
+def test_a_register_is_no_class_token() -> None:
+    encoder = create_encoder(
+        "vit_medium_patch16_reg4_gap_256",
+        arch={"depth": 1, "embed_dim": 48, "num_heads": 2, "img_size": 32},
+        pretrained=False,
+    )
+    tokens = encoder(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), attention=True)
+    assert tokens.prefix.shape == (1, 4, 48)
+    assert not encoder.has_class_token
+    assert tokens.attention.numel() == 0
+    assert torch.equal(pooled(tokens, encoder), tokens.patches.mean(dim=(1, 2)))
 
 
 def test_saved_weights_load_back_into_timm_in_three_lines(tmp_path: Path) -> None:

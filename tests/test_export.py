@@ -24,7 +24,7 @@ import paka
 from paka import weights
 from paka.config import CONF_DIR, build
 from paka.encoder import Encoder
-from paka.exporting import export
+from paka.exporting import FORMATS, export
 from paka.key_tables import DINOV2_HUB
 from paka.layouts import from_timm
 from paka.run_folder import RunFolder
@@ -46,7 +46,12 @@ MODELS = {
     "siglip": ["backbone=siglip2_b", f"backbone.encoder.arch={{{SHAPE}, img_size: 64}}"],
 }
 OTHERS = {
-    "deit3": ["backbone=timm", "backbone.name=deit3_small_patch16_224", f"backbone.encoder.arch={{{SHAPE}}}"]
+    "deit3": ["backbone=timm", "backbone.name=deit3_small_patch16_224", f"backbone.encoder.arch={{{SHAPE}}}"],
+    "registers": [
+        "backbone=timm",
+        "backbone.name=vit_medium_patch16_reg4_gap_256",
+        f"backbone.encoder.arch={{{SHAPE}, img_size: 64}}",
+    ],
 }
 GRID = "backbone.global_grid=4"
 
@@ -231,6 +236,11 @@ def test_the_lines_of_the_cards_do_what_they_say(tmp_path: Path) -> None:
         torch.testing.assert_close(found["class_token"], expected[:, 0], rtol=0, atol=2e-5)
 
 
+def test_a_register_is_no_class_token(tmp_path: Path) -> None:
+    run_of(tmp_path / "run", "registers")
+    assert run_lines(exported(tmp_path / "run", "timm"))["class_token"] is None
+
+
 @pytest.mark.parametrize("shape", ["small", "vits14_reg"])
 def test_the_lines_for_dinov2_fill_its_model(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -384,12 +394,29 @@ def test_a_run_that_was_stopped_is_exported_from_its_checkpoint(tuning: str, tmp
         card = (folder / "README.md").read_text()
         assert f"{branch} after step 2 of 1000, from last.ckpt" in card
         assert "these are other weights" in card
+    with pytest.raises(ValueError, match=r"\.ckpt: export one of its encoders with python -m paka\.export"):
+        paka.load(run / "checkpoints" / "last.ckpt")
     truncated(run / "checkpoints" / "last.ckpt")
     with pytest.raises(ValueError, match=r"expected a readable checkpoint in .*last\.ckpt"):
         exported(run, "timm", "overwrite=true")
     (run / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(FileNotFoundError, match=r"whose run is finished: there is no encoder\.safetensors"):
         exported(run, "timm", "overwrite=true")
+
+
+def test_a_branch_is_taken_or_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    teacher = run_of(run, "vit")
+    own = ["weights=" + str(run / "encoder.safetensors"), "overwrite=true"]
+    exported(run, "timm", *own, "branch=teacher")
+    with pytest.raises(ValueError, match=r"holds one encoder, the teacher's: leave branch out"):
+        exported(run, "timm", *own, "branch=student")
+    student = random_encoder(RunFolder(run).config, seed=4)
+    both = {"teacher": teacher.model.state_dict(), "student": student.model.state_dict()}
+    torch.save(both, tmp_path / "both.pth")
+    images, _ = pixels(student, (32, 32))
+    folder = exported(run, "timm", f"weights={tmp_path}/both.pth", "branch=student", "overwrite=true")
+    assert torch.equal(tokens(paka.load(folder), images), tokens(student, images))
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
@@ -401,11 +428,37 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         ValueError, match=r"found an export there: set output=FOLDER to another, or overwrite=true"
     ):
         exported(run, "timm")
+    (folder / "image.jpg").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"found image\.jpg beside it: move it elsewhere"):
+        exported(run, "timm", "overwrite=true")
+    (folder / "image.jpg").unlink()
     exported(run, "timm", "overwrite=true")
     assert len(safetensors.torch.load_file(folder / "model.safetensors")) > 10
     with pytest.raises(ValueError, match=r"found something else there"):
         exported(run, "timm", f"output='{run}'", "overwrite=true")
     assert (run / "config.yaml").is_file()
+
+
+def test_the_current_folder_can_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_of(tmp_path / "run", "vit")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    exported(tmp_path / "run", "timm", "output=.")
+    assert (Path.cwd() / "model.safetensors").is_file()
+    assert Path("README.md").is_file()  # also for the shell that is in it
+
+
+def test_several_formats_are_written_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(export: object, folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run_of(tmp_path / "run", "vit")
+    monkeypatch.setitem(FORMATS, "hf", FORMATS["timm"]._replace(write=full))
+    with pytest.raises(
+        ValueError, match=r"cannot write .*/export/hf: the disk is full.*; nothing of it is left"
+    ):
+        exported(tmp_path / "run", "[timm,hf]")
+    assert not [*(tmp_path / "run" / "export").iterdir()]
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -17,6 +17,7 @@ from paka.workspace import Workspace
 
 def test_tokens_do_not_depend_on_the_batch_and_the_mode_is_restored() -> None:
     encoder = tiny_encoder().train()
+    encoder.model.blocks[0].eval()
     whole = extract(
         encoder,
         NoiseImages(),
@@ -32,6 +33,8 @@ def test_tokens_do_not_depend_on_the_batch_and_the_mode_is_restored() -> None:
         workspace=Workspace(batch=2),
     )
     assert encoder.training
+    assert encoder.model.blocks[1].training
+    assert not encoder.model.blocks[0].training
     assert whole.tokens.shape == (5, 3, 4, 16)
     assert whole.labels.shape == (5, 24, 32)
     assert whole.num_classes == 2

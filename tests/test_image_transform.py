@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,14 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (100, 205, 3), dtype=np.uint
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [(None, (56, 112)), (28, (28, 56)), (30, (28, 56)), ((14, 42), (14, 42)), (1, (14, 14))],
+    [
+        (None, (56, 112)),
+        (28, (28, 56)),
+        (30, (28, 56)),
+        ((14, 42), (14, 42)),
+        ([14, 42], (14, 42)),
+        (1, (14, 14)),
+    ],
 )
 def test_sides_are_whole_patches(size: object, expected: tuple[int, int]) -> None:
     made = TRANSFORM(PICTURE, size=size)  # type: ignore[arg-type]
@@ -53,8 +61,24 @@ def test_what_is_no_picture_is_refused(picture: object) -> None:
         TRANSFORM(picture)
 
 
-@pytest.mark.parametrize("size", [(15, 14), (0, 14)])
-def test_sizes_between_patches_are_refused(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bits_become_8_whichever_way_they_come(suffix: str, tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (28, 28), dtype=np.uint16)
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(deep).save(path)
+    with Image.open(path) as picture:
+        assert TRANSFORM(picture).equal(TRANSFORM(path))
+    assert TRANSFORM(path).equal(TRANSFORM((deep >> 8).astype(np.uint8)))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_values_of_unknown_scale_are_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match=f"got one of mode {mode}: scale it to uint8"):
+        TRANSFORM(Image.new(mode, (28, 28)))
+
+
+@pytest.mark.parametrize("size", [(15, 14), (0, 14), (14,), [14, 14, 14]])
+def test_sizes_between_patches_are_refused(size: Sequence[int]) -> None:
     with pytest.raises(ValueError, match=r"expected a height and width in multiples of the patch, 14"):
         TRANSFORM(PICTURE, size=size)
 

@@ -193,7 +193,10 @@ def test_pictures_are_there_and_few(runs: list[OfflineRun]) -> None:
 def test_the_artifact_holds_the_weights(runs: list[OfflineRun], job: Path) -> None:
     (model,) = [one for one in runs[0].artifacts if one.type == "model"]
     entries = {entry.path: entry.local_path for entry in model.manifest.contents}
-    assert entries == {name: str(job / name) for name in ("encoder.safetensors", "report.md")}
+    assert "## Licence" in (job / "model_card.md").read_text()
+    assert entries == {
+        name: str(job / name) for name in ("encoder.safetensors", "report.md", "model_card.md")
+    }
 
 
 def test_one_sentence_at_the_start_and_a_line_at_the_end(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from omegaconf import OmegaConf
 from tests.configurations import composed
 from tests.runs import SCORES, write_run
 
-from paka.exporting import export
-from paka.model_card import Licence, escaped, private
+from paka import weights
+from paka.encoder_spec import read_metadata
+from paka.exporting import export, write_run_card
+from paka.model_card import Licence, escaped
+from paka.provenance import private
+from paka.run_folder import RunFolder
 from paka.scores import format_rows, layout
 
 ARCH = "backbone.encoder.arch={depth: 1, embed_dim: 48, num_heads: 2, img_size: 32, patch_size: 8}"
@@ -93,6 +97,64 @@ def test_it_renders_and_holds_every_field(scored: tuple[Path, dict[str, object],
         assert said in text, said
 
 
+def test_a_run_has_a_card_of_its_own(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    encoder = write_run(run, ARCH, "backbone.global_grid=4", scores=SCORES)
+    write_run_card(RunFolder(run), encoder)
+    text = (run / "model_card.md").read_text().split("---\n", 2)[2]
+    headings, tables = rendered(text)
+    assert headings[1:] == HEADINGS
+    assert len(tables) == 3
+    digest = hashlib.sha256((run / "encoder.safetensors").read_bytes()).hexdigest()
+    for said in ("+5.17 ✓", digest, "teacher after the last step", 'load_file("encoder.safetensors")'):
+        assert said in text, said
+    assert "hf upload" not in text  # a run's folder is no publication
+
+
+@pytest.mark.parametrize("key", ["init_from", "backbone.weights"])
+@pytest.mark.parametrize("known", [True, False])
+def test_weights_that_were_started_from_are_told(
+    key: str, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    timms = ["backbone=timm", "backbone.name=vit_tiny_patch16_224.augreg_in21k_ft_in1k"]
+    start, run = tmp_path / "start.safetensors", tmp_path / "run"
+    encoder = write_run(tmp_path / "other", *timms, ARCH)
+    weights.save(encoder.model, start, **({"licence_of_start": "dinov3-license"} if known else {}))
+    write_run(run, *timms, ARCH, f"{key}={start}", "backbone.global_grid=4")
+    cfg = OmegaConf.load(run / "config.yaml")
+    cfg.backbone.pretrained = True
+    OmegaConf.save(cfg, run / "config.yaml")
+    export(composed(f"run='{run}'", name="export"))
+    _, front, text = (run / "export" / "timm" / "README.md").read_text().split("---\n", 2)
+    assert "base_model" not in front
+    metadata = read_metadata(run / "export" / "timm" / "model.safetensors")
+    assert str(tmp_path) not in text + front + str(metadata)
+    if known:
+        assert yaml.safe_load(front)["license_name"] == metadata["licence_of_start"] == "dinov3-license"
+    else:
+        assert "that of ~/start.safetensors" in metadata["licence_of_start"]
+
+
+def test_the_published_weights_are_named_where_the_run_began_with_them(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_run(run, "backbone=timm", "backbone.name=vit_tiny_patch16_224", ARCH, "backbone.global_grid=4")
+    cfg = OmegaConf.load(run / "config.yaml")
+    cfg.backbone.pretrained = True
+    OmegaConf.save(cfg, run / "config.yaml")
+    export(composed(f"run='{run}'", name="export"))
+    assert '\nbase_model: "timm/vit_tiny_patch16_224' in (run / "export" / "timm" / "README.md").read_text()
+
+
+def test_tags_are_admitted_and_no_kernel_is_claimed(tmp_path: Path) -> None:
+    front, text = card_of(tmp_path / "run", "objective=image_tags", "augmentation=image_level")
+    assert "without labels" not in text
+    assert "No label" not in text
+    assert "post-trained on tags of images" in text
+    assert "self-supervised-learning" not in front["tags"]  # type: ignore[operator]
+    assert "**kernel**" not in text
+
+
 def test_a_run_without_evaluation_says_that_nothing_is_known(tmp_path: Path) -> None:
     _, text = card_of(tmp_path / "run")
     headings, tables = rendered(text)
@@ -137,14 +199,26 @@ def test_licences_and_their_consequences(licence: Licence, front: dict[str, str]
     assert said in licence.sentence
 
 
-def test_punctuation_and_home_folders_do_not_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_punctuation_does_not_get_through() -> None:
     words = "a*b* [c](d) <e> `f` | g \\ # h"
     (inline,) = MarkdownIt("commonmark").parseInline(escaped(words))
     assert {child.type for child in inline.children or []} <= {"text", "text_special"}
     assert "".join(child.content for child in inline.children or []) == words
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert (
-        private("data.root=/home/somebody/images /home/somebodyelse")
-        == "data.root=~/images /home/somebodyelse"
-    )
-    assert re.search("somebody/", private("/home/somebody")) is None
+
+
+@pytest.mark.parametrize(
+    ("home", "text", "shown"),
+    [
+        ("/home/al", "data.root=/home/al/images '/home/al/my run' [/home/al]", "data.root=~/images '~/my run' [~]"),
+        ("/home/al", "that of /home/al/start.pth; timm's own", "that of ~/start.pth; timm's own"),
+        ("/home/al", "/home/al", "~"),
+        ("/home/al", "/home/alice/x /home/al-other/x /home/al.old", "/home/alice/x /home/al-other/x /home/al.old"),
+        ("/root", "/data/root/coco /root/coco", "/data/root/coco ~/coco"),
+        ("/", "/data /x", "/data /x"),
+    ],
+)  # fmt: skip
+def test_home_folders_do_not_get_through(
+    home: str, text: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    assert private(text) == shown

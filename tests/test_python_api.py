@@ -11,13 +11,17 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobRuntime
+from hydra.version import base_at_least
 from tests.configurations import composed
 from tests.doubles import multi_crop, tiny_encoder
 from torch import Tensor, nn
 
 import paka
 from paka import alignment, kernels
-from paka.config import build
+from paka.config import CONF_DIR, build
 from paka.head import Branch, ProjectionHead
 from paka.module import PostTraining
 from paka.objectives import Correspondences
@@ -30,7 +34,7 @@ from paka.objectives.token_regression import TokenRegression
 from paka.optim import CosineSchedule, Recipe
 from paka.patch_alignment import PatchAlignment
 from paka.patch_features import PatchFeatures
-from paka.presets import OBJECTS, preset
+from paka.presets import OBJECTS, _composed, preset
 from paka.smoothed_median import SmoothedMedian
 from paka.views import MultiCrop, Views
 
@@ -161,6 +165,16 @@ def test_options_of_the_configuration_are_had_by_name() -> None:
         preset("backbone", "tiny", weights="nowhere.safetensors")
 
 
+def test_a_script_or_notebook_may_be_in_a_hydra_of_its_own() -> None:
+    _composed.cache_clear()
+    with initialize_config_dir(str(CONF_DIR), job_name="theirs", version_base="1.2"):
+        hydra = GlobalHydra.instance().hydra
+        assert preset("kernel", "rbf", bandwidth=0.25).keywords["bandwidth"] == 0.25
+        assert GlobalHydra.instance().hydra is hydra
+        assert JobRuntime.instance().get("name") == "theirs"
+        assert not base_at_least("1.3")
+
+
 @pytest.mark.parametrize(
     ("group", "option", "changes", "message"),
     [
@@ -196,6 +210,19 @@ def test_features_that_are_no_patches_are_refused() -> None:
         ValueError, match=r"expected tokens \(1, 16, D\) .* got \(1, 17, 16\): leave out class"
     ):
         PatchFeatures(vit.forward_features, patch_size=8, size=32)
+
+
+def test_a_function_is_given_images_where_its_model_is() -> None:
+    seen: set[torch.device] = set()
+
+    def function(images: Tensor) -> Tensor:
+        seen.add(images.device)
+        return images.unfold(2, 8, 8).unfold(3, 8, 8)[:, 0].flatten(1, 2).flatten(2)
+
+    found = PatchFeatures(function, patch_size=8, size=32, device="meta")  # there is no GPU where tests run
+    assert {str(device) for device in seen} == {"meta"}
+    assert str(found.device) == "meta"
+    assert str(found(torch.zeros(1, 3, 32, 32, device="meta")).patches.device) == "meta"
 
 
 def branch(encoder: object, head: nn.Module) -> Branch:
@@ -253,6 +280,11 @@ def test_a_plain_loop_lowers_the_loss_and_trains_the_module_itself() -> None:
     assert not any(torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
     averaged = aligned.teacher.encoder.model.parameters()
     assert not any(torch.equal(own, mine) for own, mine in zip(averaged, module.parameters(), strict=True))
+
+
+def test_a_head_without_layers_is_the_identity() -> None:
+    aligned = PatchAlignment(tiny_encoder(), multi_crop(), head=nn.Sequential())
+    assert len(aligned.student.head) == 0
 
 
 def test_what_cannot_be_trained_is_refused() -> None:

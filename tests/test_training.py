@@ -114,6 +114,7 @@ def test_a_run_leaves_everything_it_promises(finished: tuple[Path, str]) -> None
         "per_class.csv",
         "resamples.npz",
         "encoder.safetensors",
+        "model_card.md",
     ):
         assert (folder / name).stat().st_size > 0, name
     figures = {path.name for path in (folder / "figures").iterdir()}

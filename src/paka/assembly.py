@@ -27,13 +27,14 @@ from paka.datamodule import PostTrainingData
 from paka.encoder import Encoder, timm_options
 from paka.feature_store import FeatureCache
 from paka.head import Branch
+from paka.loading import licence_of_start
 from paka.loggers import logged
 from paka.module import PostTraining
 from paka.optim import Recipe
 from paka.outcome_store import OutcomeStore
 from paka.precision import training_precision
 from paka.protocols import Profile
-from paka.provenance import provenance
+from paka.provenance import private, provenance
 from paka.sources import Source
 from paka.sources.subset import is_labelled, labelled_splits, open_images, subset, verify_labels
 from paka.tuning import Tuning
@@ -229,21 +230,22 @@ def _device(name: str) -> torch.device:
 
 def starting_point(cfg: DictConfig) -> str:
     """Return in words where the backbone's weights come from."""
-    if (taken := _taken(cfg)) is not None:
-        return f"weights {taken}"
+    if (file := taken(cfg)) is not None:
+        return f"weights {file}"
     return "pretrained" if cfg.backbone.pretrained else "random weights"
 
 
-def _taken(cfg: DictConfig) -> str | None:
+def taken(cfg: DictConfig) -> str | None:
     """Return the path of weights that are not the published ones; an evaluation has no `init_from`."""
-    taken: str | None = cfg.backbone.weights or OmegaConf.select(cfg, "init_from")
-    return taken
+    found: str | None = cfg.backbone.weights or OmegaConf.select(cfg, "init_from")
+    return found
 
 
 def licence(cfg: DictConfig, encoder: Encoder) -> str:
-    """Return the licence of the weights that the run starts from, as far as it is known."""
-    if (taken := _taken(cfg)) is not None:
-        return f"that of {taken}; timm's own weights of this model: {encoder.licence}"
+    """Return the licence of the weights that the run starts from, as far as it is known: it travels from file to file."""
+    if (file := taken(cfg)) is not None:
+        unknown = f"that of {file}; timm's own weights of this model: {encoder.licence}"
+        return private(licence_of_start(Path(file).expanduser()) or unknown)
     return encoder.licence if cfg.backbone.pretrained else "none: random weights"
 
 

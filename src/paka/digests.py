@@ -26,20 +26,25 @@ def write_digests(folder: Path, names: Iterable[str]) -> None:
     (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
 
 
+def read_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of files of a folder by name, as they were written beside them; empty if none were."""
+    record = folder / DIGESTS
+    lines = record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
+    return {line[66:]: line[:64] for line in lines}
+
+
 def check_digest(path: Path) -> None:
     """Compare a file with the SHA-256 that was written beside it, if one was.
 
     Raises:
         ValueError: They differ.
     """
-    record = path.parent / DIGESTS
-    lines = record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
-    recorded = next((line[:64] for line in lines if line[66:] == path.name), None)
+    recorded = read_digests(path.parent).get(path.name)
     if recorded is None:
         return
     found = sha256(path)
     if found != recorded:
         raise ValueError(
-            f"expected {path} with SHA-256 {recorded} of {record.name}, found {found}: the file is damaged or was changed; copy it "
-            f"again, or delete {record.name} if the change was meant"
+            f"expected {path} with SHA-256 {recorded} of {DIGESTS}, found {found}: the file is damaged or was changed; copy it "
+            f"again, or delete {DIGESTS} if the change was meant"
         )

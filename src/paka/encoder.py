@@ -148,8 +148,8 @@ class Encoder(nn.Module):
 
     @property
     def has_class_token(self) -> bool:
-        """Whether there is a token for the image as a whole."""
-        return bool(self.model.num_prefix_tokens)
+        """Whether there is a token for the image as a whole; a register is none."""
+        return self.model.cls_token is not None
 
     def _encode(self, images: Tensor, *, attention: bool) -> Tokens:
         wanted = attention and self.has_class_token

@@ -16,13 +16,16 @@ from paka.digests import write_digests
 from paka.document import Figure
 from paka.encoder import Encoder
 from paka.encoder_spec import EncoderSpec
+from paka.exporting import write_run_card
 from paka.figures.curves import curves_figure
+from paka.loading import ENCODER
 from paka.pictures import Gallery, Side, draw
 from paka.protocols.harm import HarmReport, harm_report, write_harm
 from paka.provenance import command_line, provenance
 from paka.resamples import FILE as RESAMPLES
 from paka.resamples import write_resamples
 from paka.result import Result
+from paka.run_folder import RunFolder
 from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
 
@@ -49,7 +52,7 @@ def write_evidence(
         What there is to report.
     """
     output_dir = Path(cfg.output_dir)
-    path = output_dir / "encoder.safetensors"
+    path = output_dir / ENCODER
     told = {name: facts[name] for name in ("images", "exported") if name in facts}
     weights.save(trained.model, path, **weights_facts(cfg, trained), **told)
     write_digests(output_dir, [path.name])
@@ -79,6 +82,7 @@ def write_evidence(
         loading=assembly.loading_lines(cfg, path),
     )
     written = write_report(output_dir, report)
+    write_run_card(RunFolder(output_dir), trained)
     others = ("results.csv", "harm.csv", "metrics.csv", "skipped.csv", "choice.csv")
     animation = output_dir / "figures" / feature_visualizer.ANIMATION
     paths = {

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from paka import assembly, terminal
+from paka.config_keys import flattened
 from paka.digests import sha256, write_digests
+from paka.encoder import Encoder
 from paka.formats import Export, Format, Written, dinov2_hub, hugging_face, onnx_graph, timm_hub
 from paka.formats.anatomy import anatomy
-from paka.model_card import Licence, ModelCard, private
+from paka.loading import ENCODER
+from paka.model_card import FILE, Licence, ModelCard
 from paka.new_folder import check_free, new_folder
-from paka.provenance import command_line, provenance
-from paka.run_encoder import RunEncoder, open_encoder
+from paka.provenance import command_line, private, provenance
+from paka.run_encoder import RunEncoder, finished_encoder, open_encoder
 from paka.run_folder import RunFolder
 
 FORMATS: dict[str, Format] = {
@@ -49,10 +53,11 @@ def export(cfg: DictConfig) -> None:
     exported = Export(found.encoder, found.spec, _metadata(run, found), _sizes(cfg.sizes), cfg.opset)
     _check_formats(exported, list(targets))
     console = terminal.standard_output()
-    terminal.banner("paka: export of a post-trained encoder", _facts(run, found), console=console)
+    terminal.banner("paka: export of a post-trained encoder", _facts(run, found, exported), console=console)
     checks = {}
-    for name, target in targets.items():
-        checks[name] = _write(name, target, run, found, exported)
+    with ExitStack() as folders:  # all are filled before the first is put in its place
+        for name, target in targets.items():
+            checks[name] = _write(name, folders.enter_context(new_folder(target)), run, found, exported)
     terminal.print_facts(console, {f"checked {name}": said for name, said in checks.items()})
     upload = shlex.join(["hf", "upload", "USER/NAME", str(next(iter(targets.values())))])
     terminal.closing([], targets, upload, console=console)
@@ -64,7 +69,7 @@ def _targets(cfg: DictConfig, run: RunFolder) -> dict[str, Path]:
     names = list(dict.fromkeys(cfg.to)) if several else [cfg.to]
     if cfg.output is None:
         return {name: run.path / "export" / name for name in names}
-    output = Path(cfg.output).expanduser()
+    output = Path(cfg.output).expanduser().resolve()  # `.` has no name to write beside
     return {name: output / name if several else output for name in names}
 
 
@@ -96,32 +101,31 @@ def _listed(names: Sequence[str]) -> str:
 
 def _metadata(run: RunFolder, found: RunEncoder) -> dict[str, str]:
     """Return what travels with the weights."""
-    held = {name: value for name, value in found.metadata.items() if name != "format"}
+    held = {name: private(value) for name, value in found.metadata.items() if name != "format"}
     return {
+        "licence_of_start": assembly.licence(run.config, found.encoder),
         **held,
         **found.spec.metadata(),
-        "licence_of_start": held.get("licence_of_start", assembly.licence(run.config, found.encoder)),
         "exported": found.said,
     }
 
 
-def _facts(run: RunFolder, found: RunEncoder) -> dict[str, str]:
+def _facts(run: RunFolder, found: RunEncoder, exported: Export) -> dict[str, str]:
     """Return what the banner says."""
     return {
         "run": f"{run.path}, {run.state}",
         "encoder": f"{found.spec.timm_model}, {found.said}",
-        "licence": assembly.licence(run.config, found.encoder),
+        "licence": exported.metadata["licence_of_start"],
     }
 
 
-def _write(name: str, target: Path, run: RunFolder, found: RunEncoder, exported: Export) -> str:
-    """Write one format with its card, and return how it was checked."""
-    with new_folder(target) as folder:
-        written = FORMATS[name].write(exported, folder)
-        card = _card(name, run, found, exported, written, folder)
-        (folder / CARD).write_text(card.text(), encoding="utf-8")
-        _share(folder)
-        write_digests(folder, sorted(path.name for path in folder.iterdir()))
+def _write(name: str, folder: Path, run: RunFolder, found: RunEncoder, exported: Export) -> str:
+    """Write one format with its card into a folder, and return how it was checked."""
+    written = FORMATS[name].write(exported, folder)
+    card = _card(name, run, found, exported, written, folder)
+    (folder / CARD).write_text(card.text(), encoding="utf-8")
+    _share(folder)
+    write_digests(folder, sorted(path.name for path in folder.iterdir()))
     return written.checked
 
 
@@ -132,23 +136,36 @@ def _share(folder: Path) -> None:
         path.chmod(mode)
 
 
+def write_run_card(run: RunFolder, encoder: Encoder) -> None:
+    """Write the model card of the encoder that a run left, beside it.
+
+    Args:
+        run: The run, which has written weights and scores.
+        encoder: What was written.
+    """
+    found = finished_encoder(run, encoder)
+    exported = Export(encoder, found.spec, _metadata(run, found))
+    loading = assembly.loading_lines(run.config, Path(ENCODER)).strip()
+    written = Written("timm", loading, "These are the weights that the run came to.")
+    text = _card("timm", run, found, exported, written, None).text()
+    (run.path / FILE).write_text(text, encoding="utf-8")
+
+
 def _card(
-    name: str, run: RunFolder, found: RunEncoder, exported: Export, written: Written, folder: Path
+    name: str, run: RunFolder, found: RunEncoder, exported: Export, written: Written, folder: Path | None
 ) -> ModelCard:
-    """Return the model card of a format."""
-    cfg = run.config
+    """Return the model card of a format, whose files are in a folder; or of the run itself, without."""
+    cfg, licence = run.config, exported.metadata["licence_of_start"]
     scores = run.scores if found.final else []
     return ModelCard(
         title=cfg.run_name,
         format=FORMATS[name].what,
         library=written.library,
         base_model=_base_model(cfg, found),
-        licence=Licence(
-            exported.metadata["licence_of_start"],
-            random=exported.metadata["licence_of_start"].startswith("none"),
-        ),
+        licence=Licence(licence, random=licence.startswith("none")),
         encoder=_encoder_facts(exported),
         training=_training_facts(run, found),
+        tagged="tags" in cfg.objective.told,
         choices=_choices(run),
         overrides=[private(override) for override in run.overrides],
         scores=scores,
@@ -157,14 +174,21 @@ def _card(
         with_paka=name != "onnx",
         checked=written.checked,
         notes=written.notes,
-        files={path.name: (path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())},
+        files={} if folder is None else _files(folder),
         source=(found.file.name, sha256(found.file)),
         commands={
             "The run": private(run.provenance.get("command", "not recorded")),
-            "The export": private(command_line()),
+            **({} if folder is None else {"The export": private(command_line())}),
         },
-        versions={"run": _versions(run.provenance), "export": _versions(provenance())},
+        versions={
+            "run": _versions(run.provenance),
+            **({} if folder is None else {"export": _versions(provenance())}),
+        },
     )
+
+
+def _files(folder: Path) -> dict[str, tuple[int, str]]:
+    return {path.name: (path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())}
 
 
 def _choices(run: RunFolder) -> dict[str, str]:
@@ -176,7 +200,7 @@ def _choices(run: RunFolder) -> dict[str, str]:
 def _base_model(cfg: DictConfig, found: RunEncoder) -> str:
     """Return the name of the start weights on the hub; empty if they are not of it."""
     node = cfg.backbone.encoder
-    from_hub = cfg.backbone.pretrained and cfg.backbone.weights is None and "packaged" not in node
+    from_hub = cfg.backbone.pretrained and assembly.taken(cfg) is None and "packaged" not in node
     return str(found.encoder.published.get("hf_hub_id") or "") if from_hub else ""
 
 
@@ -208,9 +232,15 @@ def _training_facts(run: RunFolder, found: RunEncoder) -> dict[str, str]:
         "steps": f"{cfg.trainer.max_steps} of {cfg.backbone.batch_size} images, seed {cfg.seed}",
         "exported": found.said,
         "objective": choices.get("objective", cfg.method),
-        "kernel": choices.get("kernel", "not recorded"),
-        "run": f"{cfg.run_name}, {run.state}",
+        **({"kernel": choices.get("kernel", "not recorded")} if _has_kernel(cfg) else {}),
+        "run": cfg.run_name if found.final else f"{cfg.run_name}, {run.state}",
     }
+
+
+def _has_kernel(cfg: DictConfig) -> bool:
+    """Return whether the objective, or one of those that it is the sum of, compares kernels."""
+    loss: Any = OmegaConf.to_container(cfg.objective.loss, resolve=True)
+    return any("kernel" in key.split(".") for key in flattened(loss))
 
 
 def _unscored(run: RunFolder, found: RunEncoder) -> str:

@@ -14,6 +14,7 @@ from paka.collectives import own_share, wait_for_all
 from paka.encoder import Encoder, Tokens
 from paka.feature_store import Extent, Storage, in_memory
 from paka.frames import Frame
+from paka.modes import in_evaluation
 from paka.progress import tracked
 from paka.sources import KeypointPair, Source
 from paka.workspace import Workspace, memory_named
@@ -105,7 +106,7 @@ def extract(
     """Encode labelled images at one resolution.
 
     Args:
-        encoder: The frozen encoder; its mode is restored afterwards.
+        encoder: The frozen encoder; the mode of each of its parts is restored afterwards.
         source: Labelled images.
         frame: The grid of tokens that images, masks and depth are brought to.
         indices: Which images, from the first on where they belong to pairs or videos.
@@ -119,13 +120,11 @@ def extract(
     """
     workspace = workspace or Workspace()
     storage = storage or in_memory(extent(encoder, frame, len(indices)), workspace)
-    training = encoder.training
-    encoder.eval()
     missing = storage.missing(own_share(len(indices)) if workspace.shared else range(len(indices)))
     batches = [missing[start : start + workspace.batch] for start in range(0, len(missing), workspace.batch)]
-    for places in tracked(batches, len(batches)):
-        storage.put(places, **_encode(encoder, source, frame, [indices[place] for place in places]))
-    encoder.train(training)
+    with in_evaluation(encoder):
+        for places in tracked(batches, len(batches)):
+            storage.put(places, **_encode(encoder, source, frame, [indices[place] for place in places]))
     if workspace.shared:
         wait_for_all()
     return _with_labels(storage, source, frame, indices, workspace)
@@ -160,7 +159,7 @@ def _encode(encoder: Encoder, source: Source, frame: Frame, chosen: Sequence[int
     _check_finite(tokens, source, chosen)
     return {
         "tokens": tokens,
-        "globals": torch.cat([pooled(one) for one in found]).float().cpu(),
+        "globals": torch.cat([pooled(one, encoder) for one in found]).float().cpu(),
         "attention": torch.cat([_filled(one.attention[..., None], frame)[..., 0] for one in found]).cpu(),
         "sizes": torch.tensor([image.shape[:2] for image in images], dtype=torch.int32),
     }
@@ -197,9 +196,9 @@ def _with_labels(
     )
 
 
-def pooled(tokens: Tokens) -> Tensor:
-    """Return one token for each of B images, (B, D): the class token, or the mean patch without prefix tokens."""
-    return tokens.prefix[:, 0] if tokens.prefix.shape[1] else tokens.patches.mean(dim=(1, 2))
+def pooled(tokens: Tokens, encoder: Encoder) -> Tensor:
+    """Return one token for each of B images, (B, D): the class token, or the mean patch of an encoder without one."""
+    return tokens.prefix[:, 0] if encoder.has_class_token else tokens.patches.mean(dim=(1, 2))
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:

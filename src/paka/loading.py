@@ -15,7 +15,7 @@ ENCODER = "encoder.safetensors"
 """What a run calls the encoder that it made."""
 
 EXPORTED = "model.safetensors"
-"""What exports call it."""
+"""What exports of every format but ONNX call it."""
 
 
 def load(path: str | Path) -> Encoder:
@@ -37,6 +37,22 @@ def load(path: str | Path) -> Encoder:
     if "arch" not in metadata and (file.parent / "config.yaml").is_file():
         return spec_of_run(RunFolder(file.parent)).build(file)
     return EncoderSpec.of(metadata, file).build(file)
+
+
+def licence_of_start(path: Path) -> str | None:
+    """Return the licence of the weights that an encoder was made from.
+
+    Args:
+        path: Folder of a run or an export, one of a run's checkpoints, or a file of weights.
+
+    Returns:
+        What the metadata of the weights say, of a checkpoint those of its run's encoder; None where they are silent.
+    """
+    run = path.parent.parent if path.suffix == ".ckpt" else path
+    for file in (path, run / ENCODER, path / EXPORTED):
+        if file.suffix == ".safetensors" and file.is_file():
+            return read_metadata(file).get("licence_of_start")
+    return None
 
 
 def spec_of_run(run: RunFolder) -> EncoderSpec:
@@ -61,7 +77,7 @@ def _file(path: Path) -> Path:
             f"expected a run, an export or a file of weights at {path}, found nothing there"
         )
     if not path.is_dir():
-        return path
+        return _weights_alone(path)
     for name in (ENCODER, EXPORTED):
         if (path / name).is_file():
             return path / name
@@ -72,3 +88,17 @@ def _file(path: Path) -> Path:
         )
     onnx = "; an ONNX graph is run by onnxruntime, see its README.md" if [*path.glob("*.onnx")] else ""
     raise FileNotFoundError(f"expected {ENCODER} or {EXPORTED} in {path}, found neither{onnx}")
+
+
+def _weights_alone(path: Path) -> Path:
+    """Return a file of one encoder's weights, which no checkpoint is.
+
+    Raises:
+        ValueError: It is another kind of file.
+    """
+    if path.suffix == ".safetensors":
+        return path
+    way = "build the encoder with paka.encoder.create_encoder(weights_file=...)"
+    if path.suffix == ".ckpt":
+        way = f"export one of its encoders with python -m paka.export run=RUN weights={path}"
+    raise ValueError(f"expected the folder of a run or an export, or a file .safetensors, got {path}: {way}")

@@ -1,4 +1,4 @@
-"""The model card of an export: a README.md with the hub's front matter, from what the run's folder holds."""
+"""The model card of a run, or of an export as its README.md: with the hub's front matter, from what the folder of the run holds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from paka.document import Cell, Table
 from paka.markdown_report import written
 from paka.run_report import mark_of
 from paka.scores import Score, layout, left_aligned
+
+FILE = "model_card.md"
+"""What a run calls the card of its encoder."""
 
 HUB_LICENCES = (
     "apache-2.0",
@@ -92,6 +95,7 @@ class ModelCard:
         licence: Of the start weights.
         encoder: Facts about the encoder, by name.
         training: Facts about the training, by name.
+        tagged: Whether the objective was told the images' tags.
         choices: Options of the configuration's groups, by group.
         overrides: What was set on the command line.
         scores: Rows of results before and after.
@@ -100,7 +104,7 @@ class ModelCard:
         with_paka: Whether `paka.load` loads it too.
         checked: How it was compared with what was trained.
         notes: What else whoever loads it has to know.
-        files: Size in bytes and SHA-256 by name.
+        files: Size in bytes and SHA-256 by name of an export's files; none for a run's card.
         source: Name and SHA-256 of the file that was exported.
         commands: Command lines by what they did.
         versions: Versions by what was run with them.
@@ -113,6 +117,7 @@ class ModelCard:
     licence: Licence
     encoder: Mapping[str, str]
     training: Mapping[str, str]
+    tagged: bool
     choices: Mapping[str, str]
     overrides: Sequence[str]
     scores: Sequence[Score]
@@ -134,7 +139,7 @@ class ModelCard:
         """Return the front matter."""
         tags = [
             "paka",
-            "self-supervised-learning",
+            *([] if self.tagged else ["self-supervised-learning"]),
             "dense-features",
             "vision-transformer",
             "image-feature-extraction",
@@ -167,12 +172,6 @@ def _results(scores: Sequence[Score]) -> str:
 def escaped(text: str) -> str:
     """Return words as Markdown shows them, whatever punctuation they have."""
     return _PUNCTUATION.sub(r"\\\1", " ".join(str(text).split()))
-
-
-def private(text: str) -> str:
-    """Return a command or value without the name of the home folder, which nobody else need know."""
-    home = str(Path.home())
-    return text if home == "/" else re.sub(rf"{re.escape(home)}(?=/|\b)", "~", text)
 
 
 def _fenced(text: str, language: str = "") -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from paka.digests import DIGESTS
+from paka.digests import DIGESTS, read_digests
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -21,17 +21,23 @@ def check_free(target: Path, *, overwrite: bool) -> None:
 
     Args:
         target: The folder that is to be written.
-        overwrite: Whether an earlier export there may be replaced; nothing else ever is.
+        overwrite: Whether an earlier export there may be replaced; nothing else ever is, nor what was put into its folder.
 
     Raises:
         ValueError: Something is there.
     """
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    if not target.exists() or _is_empty(target):
         return
-    is_export = (target / DIGESTS).is_file() and (target / "README.md").is_file()
-    if not is_export:
+    own = read_digests(target)
+    if "README.md" not in own:
         raise ValueError(
             f"expected a new or empty folder at {target}, found something else there: set output=FOLDER to another"
+        )
+    others = sorted(path.name for path in target.iterdir() if path.name not in {DIGESTS, *own})
+    if others:
+        raise ValueError(
+            f"expected an export alone at {target}, which {DIGESTS} lists, found {others[0]} beside it: move it elsewhere, or set "
+            "output=FOLDER to another"
         )
     if not overwrite:
         raise ValueError(
@@ -62,6 +68,10 @@ def _put(unfinished: Path, target: Path) -> None:
     if not target.exists():
         unfinished.rename(target)
         return
+    if _is_empty(target):  # filled, not replaced: it may be the current folder
+        for path in unfinished.iterdir():
+            path.rename(target / path.name)
+        return
     old = unfinished.with_name(f"{unfinished.name}.old")
     target.rename(old)
     try:
@@ -70,6 +80,10 @@ def _put(unfinished: Path, target: Path) -> None:
         old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _reason(error: OSError | SafetensorError) -> str:

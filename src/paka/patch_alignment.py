@@ -24,7 +24,7 @@ Images = Sequence[NDArray[np.uint8]]
 class PatchAlignment(nn.Module):
     """Patch-level kernel alignment of an encoder with its own moving average.
 
-    A whole training loop, with any module that returns patch tokens `(B, N, D)`:
+    A whole training loop, with any module that returns patch tokens `(B, N, D)`::
 
         encoder = PatchFeatures(module, patch_size=16)          # or an encoder of paka's
         alignment = PatchAlignment(encoder, MultiCrop(global_size=512, local_size=112))
@@ -74,9 +74,10 @@ class PatchAlignment(nn.Module):
     ) -> None:
         super().__init__()
         _check(encoder, views)
-        self.student = Branch(encoder, head or ProjectionHead(encoder.dim).to(encoder.device))
+        head = ProjectionHead(encoder.dim).to(encoder.device) if head is None else head
+        self.student = Branch(encoder, head)
         self.teacher = EMATeacher(self.student)
-        self.objective = objective or PaKA()
+        self.objective = PaKA() if objective is None else objective
         self.views, self.reads, self.grid, self.seed = views, frozenset(reads), grid, seed
         self.drawn = 0
 

@@ -39,6 +39,8 @@ class PatchFeatures(Encoder):
         mean: Mean per channel to take off pixels in [0, 1].
         std: Standard deviation per channel to divide by.
         size: Side in pixels of the one blank image that is tried at once, to find D; about that in whole patches.
+        device: Where images are brought, and a module with them; None for where a module's parameters are, and for the CPU
+            otherwise. A function around a model on a GPU needs it.
 
     Raises:
         ValueError: What comes back is not one token per patch.
@@ -52,13 +54,14 @@ class PatchFeatures(Encoder):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         size: int = 224,
+        device: torch.device | str | None = None,
     ) -> None:
         model = function if isinstance(function, nn.Module) else _Function(function)
         super().__init__(cast(Transformer, model), mean=tuple(mean), std=tuple(std))
         self._patch_size, self._size = patch_size, size
-        held = next(model.parameters(), None)
-        if held is not None:
-            self.to(held.device)
+        if device is None and (held := next(model.parameters(), None)) is not None:
+            device = held.device
+        self.to(device)
         side = max(size // patch_size, 1) * patch_size
         blank = torch.zeros(1, 3, side, side, device=self.device)
         with in_evaluation(self), torch.no_grad():
@@ -69,7 +72,12 @@ class PatchFeatures(Encoder):
         mean, std = ((cast(Tensor, side).flatten() / 255.0).tolist() for side in (self.mean, self.std))
         function = cast(Callable[[Tensor], Tensor], self.model)
         return PatchFeatures(
-            function, patch_size=self._patch_size, mean=mean, std=[*std[:2], blue_std], size=self._size
+            function,
+            patch_size=self._patch_size,
+            mean=mean,
+            std=[*std[:2], blue_std],
+            size=self._size,
+            device=self.device,
         ).train(self.training)
 
     @cached_property

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobRuntime
 from hydra.errors import InstantiationException
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
@@ -93,5 +97,17 @@ def _composed(group: str, option: str) -> DictConfig:
     known = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
     if option not in known:
         raise ValueError(f"expected an option of {group}, one of {', '.join(known)}, got {option!r}")
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+    name = JobRuntime.instance().get("name")  # stays that of the job
+    with _set_aside(), initialize_config_dir(str(CONF_DIR), job_name=name, version_base="1.3"):
         return compose("train", overrides=[f"{group}={option}"])
+
+
+@contextmanager
+def _set_aside() -> Iterator[None]:
+    """Leave room for a Hydra of our own: a process has but one, and a script or notebook may be in it already."""
+    theirs, version = GlobalHydra.instance().hydra, VersionBase.instance().version_base
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra, VersionBase.instance().version_base = theirs, version

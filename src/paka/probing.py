@@ -37,7 +37,7 @@ def score(
     """Return the scores of an encoder's frozen tokens, with 95 % intervals.
 
     They are those of `python -m paka.evaluate` for the same encoder, images, profile and seed. For tokens of any
-    function, and for frozen weights of one's own:
+    function, and for frozen weights of one's own::
 
         tokens = PatchFeatures(function, patch_size=16)      # (B, 3, H, W) to (B, N, D)
         for row in score(tokens, (images, masks), (test_images, test_masks), using=["in_context", "linear"]):

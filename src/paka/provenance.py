@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -32,6 +33,13 @@ def command_line(*more: str, without: Collection[str] = ()) -> str:
     entry = "paka." + Path(sys.argv[0]).stem.removeprefix("paka-")
     kept = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in without]
     return shlex.join([*starter(), entry, *kept, *more])
+
+
+def private(text: str) -> str:
+    """Return words, a command or a value without the path of the home folder, which nobody else need know."""
+    home = str(Path.home())
+    whole_path = rf"""(?<![^\s'"=:;,(\[{{]){re.escape(home)}(?=$|[/\s'":;,)\]}}])"""
+    return text if home == "/" else re.sub(whole_path, "~", text)
 
 
 def git_revision() -> str | None:

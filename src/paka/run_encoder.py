@@ -61,10 +61,44 @@ def open_encoder(run: RunFolder, file: Path | None, branch: Branch | None) -> Ru
     check_digest(path)
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     final = path.name == ENCODER and path.parent.resolve() == run.path.resolve()
+    _check_branch(path, branch, own if final else None)
     if final and "arch" in metadata:
         spec = EncoderSpec.of(metadata, path)
-    said = metadata.get("exported", f"{own} after the last step") if final else f"weights of {path.name}"
-    return RunEncoder(spec.build(path), spec, path, said, final, metadata)
+    said = _said(metadata, own) if final else f"weights of {path.name}"
+    encoder = spec.build()
+    weights.load_file(encoder.model, path, branch=branch or "teacher")
+    return RunEncoder(encoder, spec, path, said, final, metadata)
+
+
+def finished_encoder(run: RunFolder, encoder: Encoder) -> RunEncoder:
+    """Return the encoder that a run has come to, with what its file says.
+
+    Args:
+        run: The run, which has written its `encoder.safetensors`.
+        encoder: What was written.
+    """
+    path = run.path / ENCODER
+    metadata = read_metadata(path)
+    said, spec = _said(metadata, run.config.export), EncoderSpec.of(metadata, path)
+    return RunEncoder(encoder, spec, path, said, final=True, metadata=metadata)
+
+
+def _said(metadata: Mapping[str, str], own: Branch) -> str:
+    return metadata.get("exported", f"{own} after the last step")
+
+
+def _check_branch(path: Path, branch: Branch | None, held: Branch | None) -> None:
+    """Refuse to take a branch from a file of one encoder, unless it is known to be that branch's.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if path.suffix == ".safetensors" and branch not in (None, held):
+        which = "" if held is None else f", the {held}'s"
+        raise ValueError(
+            f"expected a checkpoint to take the {branch} from, {path} holds one encoder{which}: leave branch out, or set "
+            "weights=RUN/checkpoints/last.ckpt"
+        )
 
 
 def _path(run: RunFolder, file: Path | None, branch: Branch | None, own: Branch) -> Path:
@@ -90,7 +124,7 @@ def _of_checkpoint(run: RunFolder, spec: EncoderSpec, path: Path, branch: Branch
     encoder = spec.build()
     held = weights.read(path)
     if run.config.tuning.adapter is None:
-        weights.load_file(encoder.model, path, branch=branch)
+        weights.fit(encoder.model, weights.encoder_state(held, path, branch), str(path))
     else:
         _load_adapted(encoder, build(run.config.tuning), held, path, branch)
     step, steps = held.get("global_step", "an unknown"), run.config.trainer.max_steps

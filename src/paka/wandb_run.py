@@ -18,12 +18,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from paka import wandb_server
 from paka.document import Figure
 from paka.evidence_tables import Cells, pictures, scalars, tables
+from paka.loading import ENCODER
+from paka.model_card import FILE as CARD
 from paka.provenance import git_revision
 from paka.run_report import RunReport
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb reports how it is used to its makers
 
-ATTACHED = ("encoder.safetensors", "report.md", "model_card.md")
+ATTACHED = (ENCODER, "report.md", CARD)
 """Files of a run's folder that make up the artifact, those of them that are there."""
 RECORD = "wandb.json"
 """File of a run's folder that says which run at Weights & Biases it is."""

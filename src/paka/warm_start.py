@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from paka import checkpoints, weights
 from paka.encoder import Encoder
+from paka.loading import ENCODER
 from paka.module import PostTraining
 from paka.resuming import LAST
 from paka.weights import Branch
@@ -128,10 +129,10 @@ def _file(path: Path) -> Path:
                 f"expected a run's folder, a checkpoint or an encoder's weights at init_from={path}, found nothing"
             )
         return path
-    found = next((one for one in (path / LAST, path / "encoder.safetensors") if one.is_file()), None)
+    found = next((one for one in (path / LAST, path / ENCODER) if one.is_file()), None)
     if found is None:
         raise FileNotFoundError(
-            f"expected {LAST} or encoder.safetensors in init_from={path}, found neither: the run has left no weights"
+            f"expected {LAST} or {ENCODER} in init_from={path}, found neither: the run has left no weights"
         )
     return found
 

@@ -61,7 +61,7 @@ def load_file(network: Transformer, path: str | Path, *, branch: Branch = "teach
         ValueError: It is not a checkpoint, has not the branch that was asked for, or its keys or shapes do not fit.
     """
     path = Path(path).expanduser()
-    state = _strip(read(path), path, branch)
+    state = encoder_state(read(path), path, branch)
     if path.is_dir() and (path / "config.json").is_file():
         _check_heads(network, path / "config.json")
     fit(network, state, str(path))
@@ -93,10 +93,9 @@ def read(path: Path) -> dict[str, Any]:
         return {key: value for part in _parts(path) for key, value in read(path.with_name(part)).items()}
     state = _load(path)
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
-        message = (
+        raise ValueError(
             f"expected weights by name in {path}, got {type(state).__name__}: save the model's state dict"
         )
-        raise ValueError(message)
     return dict(state)
 
 
@@ -112,11 +111,10 @@ def _load(path: Path) -> Any:
         if first not in (b"P", b"\x80"):  # neither a zip file nor a pickle
             message = f"expected a readable checkpoint in {path}, got another kind of file: was it downloaded whole?"
             raise ValueError(message) from error
-        message = (
+        raise ValueError(
             f"{path} holds more than weights, and loading it could run code: expected tensors alone; if you trust it, save its "
             "state dict with safetensors.torch.save_file"
-        )
-        raise ValueError(message) from error
+        ) from error
     except (SafetensorError, RuntimeError, EOFError) as error:
         reason = (str(error).splitlines() or ["an empty file"])[0]
         message = f"expected a readable checkpoint in {path}, got: {reason}"
@@ -132,11 +130,15 @@ def _parts(path: Path) -> list[str]:
         raise ValueError(message) from error
 
 
-def _strip(state: Mapping[str, Any], path: Path, branch: Branch) -> State:
-    """Return the weights of one encoder, without what wraps them and without a prefix in front of their keys."""
+def encoder_state(state: Mapping[str, Any], path: Path, branch: Branch) -> State:
+    """Return the weights of one encoder, without what wraps them and without a prefix in front of their keys.
+
+    Raises:
+        ValueError: Several may be the branch that was asked for, or none.
+    """
     wrapper = next((key for key in (branch, *WRAPPERS) if isinstance(state.get(key), Mapping)), None)
     if wrapper is not None:
-        return _strip(state[wrapper], path, branch)
+        return encoder_state(state[wrapper], path, branch)
     tensors = {
         re.sub(r"(^|\.)blocks\.\d+\.(\d+)\.", r"\1blocks.\2.", key): value
         for key, value in state.items()
@@ -160,11 +162,10 @@ def _chosen(prefixes: set[str], path: Path, branch: Branch) -> str:
         named = {prefix for prefix in prefixes if "teacher" not in prefix}
     chosen = named if len(prefixes) > 1 or branch == "student" else prefixes
     if prefixes and len(chosen) != 1:
-        message = (
+        raise ValueError(
             f"expected one encoder in {path}, found {', '.join(sorted(prefixes))}, none or several of which may be "
             f"the {branch}'s: save the one you mean alone"
         )
-        raise ValueError(message)
     prefix = next(iter(chosen), "")
     if branch not in prefix and "student" in prefix:
         logger.warning("%s: there is no %s, took %s", path, branch, prefix)
@@ -327,14 +328,13 @@ def load_published(network: Transformer, model: str) -> None:
         raise FileNotFoundError(message) from error
     except (OSError, RuntimeError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if huggingface_hub.constants.HF_HUB_OFFLINE else ""
-        message = (
+        raise FileNotFoundError(
             f"the published weights of {model} are neither in the hub cache nor within reach{offline}: {ways}"
-        )
-        raise FileNotFoundError(message) from error
+        ) from error
     except SafetensorError as error:
         message = f"the cached weights of {model} cannot be read: delete {repository} from the hub cache and download it again, or {ways}"
         raise ValueError(message) from error
-    fit(network, _strip(state, Path(repository), "teacher"), f"{repository} of the hub")
+    fit(network, encoder_state(state, Path(repository), "teacher"), f"{repository} of the hub")
 
 
 def save(network: Transformer, path: Path, **facts: str) -> None:

@@ -13,9 +13,6 @@ from torch import Tensor
 from paka.encoder import Encoder
 from paka.encoder_spec import EncoderSpec
 
-WEIGHTS = "model.safetensors"
-"""What every format but ONNX calls the file of weights."""
-
 TOLERANCE = 1e-4
 """Most that tokens may differ, relative to the largest of them, for an export to count as the same encoder."""
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from paka.encoder import create_encoder
-from paka.formats import WEIGHTS, Export, Format, Written
+from paka.formats import Export, Format, Written
 from paka.formats.anatomy import Anatomy, anatomy
 from paka.key_tables import DINOV2_HUB, Layout
 from paka.layouts import difference, from_timm
+from paka.loading import EXPORTED
 
 HUB = {(384, 12, 6): "vits14", (768, 12, 12): "vitb14", (1024, 24, 16): "vitl14", (1536, 40, 24): "vitg14"}
 """Names of DINOv2's models by width, depth and heads."""
@@ -97,8 +98,8 @@ def write(export: Export, folder: Path) -> Written:
     state = from_timm(network.state_dict(), DINOV2_HUB, network)
     body = anatomy(network)
     state["mask_token"] = torch.zeros(1, body.width)
-    save_state(state, folder / WEIGHTS, export)
-    check_exact(export, folder / WEIGHTS)
+    save_state(state, folder / EXPORTED, export)
+    check_exact(export, folder / EXPORTED)
     height, width = export.position_size
     forward = LAST if export.spec.layers is None else SEVERAL.format(layers=export.spec.layers)
     loading = LOADING.format(

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 
-from paka.formats import WEIGHTS, Export, Format, Written, check_difference
+from paka.formats import Export, Format, Written, check_difference
 from paka.formats.anatomy import Anatomy, anatomy
 from paka.formats.dinov2_hub import check_exact, mlp_ratio, save_state, unlike
 from paka.key_tables import HF_DINOV2, HF_DINOV3, HF_VIT, Layout
 from paka.layouts import difference, from_timm
+from paka.loading import EXPORTED
 
 LOADING = """
 import torch
@@ -158,7 +159,7 @@ def write(export: Export, folder: Path) -> Written:
     state = from_timm(network.state_dict(), kind.layout, network)
     if kind.mask is not None:
         state["embeddings.mask_token"] = torch.zeros(kind.mask(body.width))
-    save_state(state, folder / WEIGHTS, export)
+    save_state(state, folder / EXPORTED, export)
     for name, content in {
         "config.json": config(export, model_type, kind),
         "preprocessor_config.json": preprocessor(export),

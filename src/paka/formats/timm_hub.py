@@ -12,7 +12,8 @@ from torch import Tensor
 
 from paka import weights
 from paka.encoder import timm_options
-from paka.formats import WEIGHTS, Export, Format, Written, check_difference
+from paka.formats import Export, Format, Written, check_difference
+from paka.loading import EXPORTED
 
 LOADING = """
 import timm
@@ -28,7 +29,7 @@ with torch.inference_mode():
 """
 LAST = """tokens = model.forward_features(pixels)
 patch_tokens = tokens[:, model.num_prefix_tokens :]  # (1, N, D), row by row
-class_token = tokens[:, 0] if model.num_prefix_tokens else None"""
+class_token = tokens[:, 0] if model.cls_token is not None else None"""
 RESAMPLING = "At other sizes timm resamples position embeddings its own way; the run did so by {}, which `paka.load` does too."
 SEVERAL = """layers = model.forward_intermediates(
     pixels, indices={layers}, norm=True, output_fmt="NLC", intermediates_only=True
@@ -38,7 +39,7 @@ patch_tokens = torch.cat(layers, dim=-1)  # (1, N, D), row by row"""
 
 def write(export: Export, folder: Path) -> Written:
     """Write weights and `config.json`, load them with timm alone, and compare."""
-    weights.save(export.encoder.model, folder / WEIGHTS, **export.metadata)
+    weights.save(export.encoder.model, folder / EXPORTED, **export.metadata)
     (folder / "config.json").write_text(json.dumps(config(export), indent=2) + "\n", encoding="utf-8")
     layers, authors = export.spec.layers, export.spec.resampling
     size = export.position_size if authors else (export.image_size, export.image_size)

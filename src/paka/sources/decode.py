@@ -28,6 +28,9 @@ LONGEST_SIDE = 8192
 MOST_PIXELS = 178_956_970
 """Pillow's limit above which it takes a file for a decompression bomb."""
 
+WITHOUT_8_BIT = ("F", "I")
+"""Pillow's modes of values that no scale to 8 bits is known of."""
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _ORIENTATION = 274
@@ -38,7 +41,6 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_WITHOUT_8_BIT = ("F", "I")
 _UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -67,7 +69,7 @@ def decode_image(data: bytes, item: str, *, oriented: bool = False) -> NDArray[n
             may be a decompression bomb.
     """
     header = _header(data)
-    if header is not None and header.mode in _WITHOUT_8_BIT and not data.startswith(_PNG_SIGNATURE):
+    if header is not None and header.mode in WITHOUT_8_BIT and not data.startswith(_PNG_SIGNATURE):
         reason = f"its values are of Pillow's mode {header.mode}, 8 or 16 unsigned bits were expected"
         raise ValueError(_unreadable("image", item, reason))
     if not oriented and data[:4] in _TIFF_ORDERS:
