@@ -28,6 +28,7 @@ from paka.result import Result
 from paka.run_folder import RunFolder
 from paka.run_report import RunReport, write_report
 from paka.scores import Score, write_results
+from paka.sweep_job import in_sweep
 
 
 def write_evidence(
@@ -91,7 +92,7 @@ def write_evidence(
         **{name: output_dir / name for name in others},
         animation.name: animation,
     }
-    terminal.closing(scores, {name: path for name, path in paths.items() if path.exists()}, next_command())
+    terminal.closing(scores, {name: path for name, path in paths.items() if path.exists()}, next_command(cfg))
     return report
 
 
@@ -105,8 +106,13 @@ def weights_facts(cfg: DictConfig, encoder: Encoder) -> dict[str, str]:
     }
 
 
-def next_command() -> str:
-    """Return a command that shows something new after this run, in a folder of its own: another kernel or bandwidth."""
+def next_command(cfg: DictConfig) -> str | None:
+    """Return a command that shows something new after this run, in a folder of its own: another kernel or bandwidth.
+
+    None in a sweep, which says itself what comes next.
+    """
+    if in_sweep(cfg):
+        return None
     rbf = HydraConfig.get().runtime.choices["kernel"] == "rbf"
     return command_line(
         "kernel.bandwidth=0.5" if rbf else "kernel=rbf", without=("resume", "hydra.run.dir", "output_dir")

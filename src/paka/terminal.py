@@ -97,7 +97,7 @@ def banner(title: str, facts: Mapping[str, str], *, console: Console | None = No
 def closing(
     scores: Sequence[Score],
     paths: Mapping[str, str | Path],
-    next_command: str,
+    next_command: str | None,
     *,
     skipped: Mapping[str, str] | None = None,
     harm: Mapping[str, HarmReport] | None = None,
@@ -109,7 +109,7 @@ def closing(
     Args:
         scores: Rows of the table; without any there is no table.
         paths: Paths by what they hold.
-        next_command: Command line.
+        next_command: Command line, if one is suggested.
         skipped: What was asked for and not run, with the reason.
         harm: What else changed in the tokens, by candidate.
         choice: What estimates without labels say of several encoders, see `paka.choice.tables`.
@@ -133,8 +133,9 @@ def closing(
         print_facts(console, skipped)
     _print(console, Text("\nFiles", style="bold"))
     print_paths(console, paths)
-    _print(console, Text("\nNext", style="bold"))
-    _print(console, Text(f"  {next_command}", style="cyan"))
+    if next_command is not None:
+        _print(console, Text("\nNext", style="bold"))
+        _print(console, Text(f"  {next_command}", style="cyan"))
 
 
 def harm_table(harm: HarmReport) -> list[tuple[str, ...]]:
