@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -49,16 +50,14 @@ class ClassGains:
 
 def class_gains(sweep: Sweep) -> list[ClassGains]:
     """Return the gains of classes in each protocol that has some."""
-    files: dict[Path, dict[tuple[str, str], dict[str, float]]] = {}
+    gains = cache(read_gains)  # one file holds those of all protocols
     found = []
     for measure in sweep.main:
         means: dict[Values, Gains] = {}
         for values, samples in sweep.samples.items():
             seeds = []
             for _, point in sorted(samples.get(measure, {}).items()):
-                file = files.setdefault(point.run.path, {}) or read_gains(point.run.path)
-                files[point.run.path] = file
-                seeds.append(file.get((measure.protocol, point.score.method), {}))
+                seeds.append(gains(point.run.path).get((measure.protocol, point.score.method), {}))
             means[values] = _means(seeds)
         classes = [*dict.fromkeys(name for one in means.values() for name in one)]
         if classes:
