@@ -190,10 +190,60 @@ def test_what_is_measured_otherwise_is_in_no_mean_together(tmp_path: Path, field
     assert min(abs(a - b) for a, b in zip(means[:3], means[3:], strict=True)) > 5
 
 
-def test_own_images_in_other_folders_are_another_benchmark(tmp_path: Path) -> None:
-    for name in "ab":
-        write_run(tmp_path / name, f"data.root=/{name}")
-    assert len(sweeps(read(find([tmp_path]), [tmp_path]))) == 2
+@pytest.mark.parametrize(("name", "tables"), [("folder", 2), ("voc", 1)])
+def test_other_folders_hold_other_images_where_these_are_own(tmp_path: Path, name: str, tables: int) -> None:
+    data = {"name": name, "root": "???", "source": {"root": "${..root}"}, "miniature": None}
+    for seed, root in enumerate(("/scratch/job1", "/scratch/job2")):
+        write_run(
+            tmp_path / f"{seed}",
+            f"seed={seed}",
+            f"data.root={root}",
+            "trainer.devices=2",
+            config=base(data=data),
+        )
+    found = sweeps(read(find([tmp_path]), [tmp_path]))
+    assert len(found) == tables
+    assert all(one.names == [] for one in found)
+
+
+def test_other_settings_of_a_protocol_are_another_score_and_no_other_configuration(tmp_path: Path) -> None:
+    for number, fraction in enumerate((0.5, 0.125)):
+        protocols = {"in_context": {"run": {"fraction": fraction}}, "linear": {"run": {"epochs": 5}}}
+        config = base(eval={"every": number, "protocols": protocols})
+        write_run(
+            tmp_path / f"{number}", f"eval.protocols.in_context.run.fraction={fraction}", hours=number + 1,
+            gains={"in_context": 2.0, "linear": 1.0 + number}, config=config,
+        )  # fmt: skip
+    text = report(tmp_path)
+    assert (
+        "| configuration | seeds | in-context, fraction=0.125 | gain | in-context, fraction=0.5 | gain | linear |"
+        in text
+    )
+    assert "Runs that are left out" not in text  # the older one is left in one score
+    assert text.splitlines()[2].startswith("2 runs of 1 configuration with 1 seed.")
+    found = [(row["protocol"], row["settings"]) for row in rows(tmp_path / "report" / "configurations.csv")]
+    assert sorted(found) == [
+        ("in_context", "fraction=0.125"),
+        ("in_context", "fraction=0.5"),
+        ("linear", ""),
+    ]
+
+
+def test_scores_that_are_printed_differently_are_of_different_encoders(tmp_path: Path) -> None:
+    depth = {"metric": "RMSE", "unit": "m", "better": "lower"}
+    for name, before in {"vits": 0.450, "vitb": 0.436}.items():
+        backbone = base(backbone={"name": name})
+        score = {**depth, "before": before, "after": 0.4}
+        write_run(
+            tmp_path / name,
+            f"backbone={name}",
+            choices={"backbone": name},
+            config=backbone,
+            resamples=0,
+            score=score,
+        )
+    (found,) = sweeps(read(find([tmp_path]), [tmp_path]))
+    assert found.start(found.measures[0]) is None
 
 
 def test_other_metrics_have_columns_of_their_own_and_errors_are_better_when_they_fall(tmp_path: Path) -> None:
@@ -300,6 +350,47 @@ def test_picking_by_test_scores_is_called_what_it_is(tmp_path: Path) -> None:
     assert "Mind that picking by the images that are reported on" in text
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_best_is_chosen_over_the_seeds_that_all_have(tmp_path: Path, broken: bool) -> None:
+    scores = {(1, 0): 20.0, (1, 1): 22.0, (1, 2): 24.0, (2, 2): 23.0, **({(2, 0): np.nan} if broken else {})}
+    for (bandwidth, seed), score in scores.items():
+        write_run(
+            tmp_path / f"{bandwidth} {seed}", f"kernel.bandwidth={bandwidth}", f"seed={seed}",
+            gains={"linear": 1.0}, validation=score,
+        )  # fmt: skip
+    text = report(tmp_path)
+    assert "* **configuration**: bandwidth=1: mean 24.00\n* **run**: 1 2: 24.00\n" in text
+    assert "on validation images, over the seed with a score in all configurations: 2\n" in text
+
+
+def test_a_score_that_is_no_number_is_chosen_by_nowhere_and_told(tmp_path: Path) -> None:
+    for name, score in {"a": np.nan, "b": 20.0, "c": 19.0}.items():
+        write_run(
+            tmp_path / name, f"teacher={name}", choices={"teacher": name}, config=base(teacher=name), validation=score,
+            score={"before": score, "after": score} if name == "a" else {}, resamples=200 if name == "b" else 0,
+        )  # fmt: skip
+    text = report(tmp_path)
+    assert "* **configuration**: teacher=b: mean 20.00" in text
+    assert "| a | finished | no number: in-context, linear, overclustering |" in text
+    assert text.splitlines()[2].startswith("2 runs of 2 configurations with 1 seed; 1 more left out.")
+    for name in "bc":
+        shutil.rmtree(tmp_path / name)
+    assert "None of 1 run has scores to report" in report(tmp_path)
+
+
+def test_evaluations_on_validation_images_are_not_told_to_choose_by_them(tmp_path: Path) -> None:
+    for name in "ab":
+        config = base(teacher=name)
+        write_run(
+            tmp_path / name,
+            f"teacher={name}",
+            choices={"teacher": name},
+            config=config,
+            score={"split": "val"},
+        )
+    assert "score it with split=test to report it" in report(tmp_path)
+
+
 def test_evaluations_are_reported_too(tmp_path: Path) -> None:
     config = {key: value for key, value in base().items() if key not in ("trainer", "data")} | {
         "compare": [], "benchmark": {"name": "scenes"},
@@ -369,7 +460,7 @@ def alike(rng: np.random.Generator) -> Sweep:
             )
             run = Run(Path(f"{name}{seed}"), f"{name}{seed}", "evaluate", "finished")
             samples.setdefault((name,), {}).setdefault(measure, {})[seed] = Point(run, score, kept, None)
-    return Sweep("evaluate", {}, ["name"], samples, [], {})
+    return Sweep("evaluate", {}, ["name"], samples, [], {}, {})
 
 
 def test_what_is_no_number_is_drawn_as_dots_beside_the_curve(tmp_path: Path) -> None:

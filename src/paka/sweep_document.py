@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from paka.class_gains import ClassGains
@@ -13,7 +14,7 @@ from paka.configurations import Column
 from paka.document import Block, Code, Document, Facts, Figure, Section, Table, Text, Verdict, Verdicts
 from paka.runs import Run
 from paka.scores import decimal
-from paka.selection import BIASED, Selection
+from paka.selection import Selection
 from paka.sweep import Mean, Sweep
 from paka.sweep_figures import short_names
 from paka.sweep_tables import Tested, comparison_table, interval, score_tables
@@ -62,12 +63,20 @@ class Overview:
 
     @property
     def left_out(self) -> dict[str, tuple[str, str]]:
-        """State and reason of runs whose numbers are not in the report, by name."""
+        """State and reason of runs of which a score, or all, are not in the report, by name."""
         out = {run.name: (run.state, run.reason) for run in self.runs if not run.counts}
         for board in self.boards:
             for name, newer in board.sweep.repeated.items():
-                out[name] = ("finished", f"same configuration and seed as {newer}, which ended later")
+                if name not in self.counted:
+                    out[name] = ("finished", f"same configuration and seed as {newer}, which ended later")
+            for name, scores in board.sweep.numberless.items():
+                out[name] = ("finished", f"no number: {', '.join(scores)}")
         return out
+
+    @cached_property
+    def counted(self) -> set[str]:
+        """Names of the runs that have scores in the report."""
+        return {name for board in self.boards for name in board.sweep.counted}
 
 
 def document(found: Overview, folders: Sequence[Path], *, name: str | None = None) -> Document:
@@ -120,12 +129,10 @@ def board_title(sweep: Sweep, boards: Sequence[Board]) -> str:
 
 def summary(found: Overview) -> str:
     """Return what the report is about, in a sentence or two: how many runs, and what is certain."""
-    counted = len({run.path for board in found.boards for run in board.sweep.runs}) - sum(
-        len(board.sweep.repeated) for board in found.boards
-    )
+    counted = len(found.counted)
     configurations = len({label for board in found.boards for label in board.sweep.labels.values()})
     seeds = len({seed for board in found.boards for seed in board.sweep.seeds})
-    out = len(found.left_out)
+    out = len({*found.left_out} - found.counted)
     if not counted:
         return f"None of {_counted(len(found.runs), 'run')} has scores to report; the reasons are below."
     sentence = f"{_counted(counted, 'run')} of {_counted(configurations, 'configuration')} with {_counted(seeds, 'seed')}"
@@ -157,7 +164,7 @@ def _parts(board: Board) -> list[Section]:
 def _verdicts(board: Board) -> list[Block]:
     """Return what is to be remembered: of the best configuration, each protocol's score."""
     sweep = board.sweep
-    values = board.selection.configuration if board.selection else next(iter(sweep.samples))
+    values = board.selection.configuration if board.selection else next(iter(sweep.samples), ())
     tests = by_start(board.tested.comparisons)
     verdicts = []
     for measure in sweep.main:
@@ -212,12 +219,14 @@ def best(board: Board) -> list[Block]:
     chosen = board.selection
     if chosen is None:
         return []
+    labels = board.sweep.labels
+    other = f", of {labels[chosen.of]}" if chosen.of != chosen.configuration else ""
     facts = {
-        "configuration": f"{board.sweep.labels[chosen.configuration]}: mean {decimal(chosen.mean, digits=chosen.digits)}",
-        "run": f"{chosen.run}: {decimal(chosen.value, digits=chosen.digits)}",
+        "configuration": f"{labels[chosen.configuration]}: mean {decimal(chosen.mean, digits=chosen.digits)}",
+        "run": f"{chosen.run}: {decimal(chosen.value, digits=chosen.digits)}{other}",
         "chosen by": chosen.by,
     }
-    return [Facts(facts), *([Text(f"Mind that {BIASED}.")] if chosen.biased else [])]
+    return [Facts(facts), *([Text(chosen.warning)] if chosen.warning else [])]
 
 
 def differences(tested: Tested) -> list[Block]:
@@ -301,7 +310,7 @@ def _left_out(found: Overview) -> list[Block]:
                 ["run", "state", "reason"],
                 rows,
                 [True, True, True],
-                "Their numbers are in no table and no figure.",
+                "Their numbers, or those that the reason names, are in no table and no figure.",
                 "Runs",
             )
         ]

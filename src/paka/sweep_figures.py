@@ -206,7 +206,7 @@ def gain_figures(folder: Path, sweep: Sweep, prefix: str) -> Iterator[tuple[Clas
     """Draw the gains of classes: a heat map for each protocol that has some; yield each with its numbers."""
     for found in class_gains(sweep):
         shown = found.shown
-        path = folder / f"{prefix}classes_{_file(found.measure.protocol)}.png"
+        path = folder / f"{prefix}classes_{_file(found.measure.protocol + found.measure.settings)}.png"
         columns = short_names(sweep, found.configurations)
         key = ", ".join(sweep.names) if all("=" not in name for name in columns) else ""
         gains_figure(path, shown.classes, columns, shown.gains, key=key)

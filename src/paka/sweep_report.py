@@ -115,6 +115,7 @@ def class_gains_csv(boards: Sequence[Board]) -> tuple[list[str], list[list[str]]
         [
             board.sweep.facts.get("benchmark", ""),
             gains.measure.protocol,
+            gains.measure.settings,
             name,
             board.sweep.labels[values],
             decimal(gain),
@@ -125,4 +126,4 @@ def class_gains_csv(boards: Sequence[Board]) -> tuple[list[str], list[list[str]]
         for values, gain in zip(gains.configurations, row, strict=True)
         if gain == gain
     ]
-    return ["benchmark", "protocol", "class", "configuration", "gain"], rows
+    return ["benchmark", "protocol", "settings", "class", "configuration", "gain"], rows

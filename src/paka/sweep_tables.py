@@ -251,7 +251,7 @@ def _seconds(run: Run) -> str:
 def configurations_csv(tested: Sequence[Tested]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of `configurations.csv`: a row for each configuration and score."""
     header = [
-        "program", "benchmark", "split", "profile", "size", "configuration", "protocol", "metric", "unit", "better", "seeds",
+        "program", "benchmark", "split", "profile", "size", "configuration", "protocol", "settings", "metric", "unit", "better", "seeds",
         "mean", "ci_low", "ci_high", "before", "gain", "gain_ci_low", "gain_ci_high", "gain_p", "gain_corrected_p", "gain_interval_over",
     ]  # fmt: skip
     rows = []
@@ -279,7 +279,7 @@ def _configuration_row(sweep: Sweep, values: Values, measure: Measure, test: Com
     ]
     texts = [decimal(number, digits=measure.digits) for number in numbers]
     return [
-        sweep.program, *facts, sweep.labels[values], measure.protocol, measure.metric, measure.unit, measure.better,
+        sweep.program, *facts, sweep.labels[values], measure.protocol, measure.settings, measure.metric, measure.unit, measure.better,
         " ".join(map(str, mean.seeds)), *texts, *_p_texts(test),
     ]  # fmt: skip
 
@@ -287,7 +287,7 @@ def _configuration_row(sweep: Sweep, values: Values, measure: Measure, test: Com
 def comparisons_csv(tested: Sequence[Tested]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of `comparisons.csv`."""
     header = [
-        "program", "benchmark", "split", "profile", "protocol", "metric", "first", "second", "seeds", "difference", "ci_low", "ci_high",
+        "program", "benchmark", "split", "profile", "protocol", "settings", "metric", "first", "second", "seeds", "difference", "ci_low", "ci_high",
         "p", "corrected_p", "interval_over", "significant",
     ]  # fmt: skip
     rows = []
@@ -297,8 +297,8 @@ def comparisons_csv(tested: Sequence[Tested]) -> tuple[list[str], list[list[str]
             digits = found.measure.digits
             ends = [decimal(end, digits=digits) for end in _ends(found.estimate)]
             rows.append([
-                one.sweep.program, *facts, found.measure.protocol, found.measure.metric, found.first, found.second, found.seeds,
-                decimal(found.value, digits=digits), *ends, *_p_texts(found), "yes" if found.significant else "no",
+                one.sweep.program, *facts, found.measure.protocol, found.measure.settings, found.measure.metric, found.first, found.second,
+                found.seeds, decimal(found.value, digits=digits), *ends, *_p_texts(found), "yes" if found.significant else "no",
             ])  # fmt: skip
     return header, rows
 
