@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import csv
+import resource
+import shlex
 import shutil
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 from tests.run_folders import bandwidth_sweep, base, write_run
 from tests.test_html_report import Page
 
 from paka.comparisons import comparisons
+from paka.figures.canvas import save_both
 from paka.figures.sweeps import logarithmic
+from paka.report import main as report_main
 from paka.resamples import Resampled
 from paka.runs import Run, find, read
 from paka.scores import Score, read_results
@@ -31,10 +38,17 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def report(folder: Path, reference: str | None = None) -> str:
     """Return the Markdown of a report over a folder, whose figures are empty: drawing takes a second."""
-    with ExitStack() as undrawn:
-        for module in ("sweeps", "gains", "learning"):
-            undrawn.enter_context(mock.patch(f"paka.figures.{module}.save_both", empty_picture))
+    with undrawn():
         return report_over([folder], folder / "report", reference=reference)["report.md"].read_text()
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Leave figures empty."""
+    with ExitStack() as patches:
+        for module in ("sweeps", "gains", "learning"):
+            patches.enter_context(mock.patch(f"paka.figures.{module}.save_both", empty_picture))
+        yield
 
 
 def empty_picture(figure: object, path: Path) -> None:
@@ -158,20 +172,120 @@ def test_the_same_runs_give_the_same_report_elsewhere_and_at_other_times(swept: 
         shutil.copytree(swept / name, other / name)
     report_over([other], other)
     for name in ("report.md", "report.html"):
-        assert (other / name).read_text().replace(str(other), str(swept)) == (swept / name).read_text()
+        here, there = (without_command(folder / name) for folder in (other, swept))
+        assert here == there
     for name in ("configurations.csv", "comparisons.csv", "class_gains.csv", "figures/bandwidth.svg"):
         assert (other / name).read_text() == (swept / name).read_text()
+
+
+def without_command(path: Path) -> list[str]:
+    """Return the lines of a report but for the one that holds its folder."""
+    lines = path.read_text().splitlines()
+    (command,) = [line for line in lines if "python -m paka.report" in line]
+    return [line for line in lines if line != command]
 
 
 def test_one_reference_makes_fewer_comparisons(swept: Path, tmp_path: Path) -> None:
     for name in ("0_run", "3_run", "6_run", "9_run", "12_run"):
         shutil.copytree(swept / name, tmp_path / name)
     report(tmp_path, reference="bandwidth=0.5")
+    command = ["python", "-m", "paka.report", str(tmp_path), "--output", str(tmp_path / "report")]
+    assert (
+        shlex.join([*command, "--reference", "bandwidth=0.5"])
+        in (tmp_path / "report" / "report.md").read_text()
+    )
     found = rows(tmp_path / "report" / "comparisons.csv")
     assert len(found) == 3 * (5 + 4)
     assert {row["second"] for row in found} == {"start of training", "bandwidth=0.5"}
     with pytest.raises(LookupError, match=r"got bandwidth=7: one of bandwidth=0\.25; bandwidth=0\.5"):
         report_over([swept], tmp_path, reference="bandwidth=7")
+    with pytest.raises(LookupError, match="got bandwidth=0"):
+        report_over([swept], tmp_path, reference="bandwidth=0")  # not 0.25, nor 0.5
+
+
+def test_a_table_without_the_reference_says_so(tmp_path: Path) -> None:
+    for bandwidth in (1, 2, 3):
+        profile = "compact" if bandwidth == 1 else "clean"
+        for other in (1, 2):
+            write_run(
+                tmp_path / f"{bandwidth} {other}", f"kernel.bandwidth={bandwidth}", f"teacher={other}", choices={"teacher": f"{other}"},
+                config=base(teacher=other), score={"profile": profile},
+            )  # fmt: skip
+    text = report(tmp_path, reference="teacher=1, bandwidth=2")
+    assert (
+        text.count("No single one of these is named teacher=1, bandwidth=2, so that every pair is compared.")
+        == 1
+    )
+
+
+def test_what_an_earlier_report_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / f"{n}", f"teacher={n}", choices={"teacher": f"{n}"}, config=base(teacher=n))
+        for n in "ab"
+    ]
+    report(tmp_path)
+    left = tmp_path / "report"
+    (left / "figures" / "my own.png").write_bytes(b"")
+    (left / "mine.csv").write_text("")
+    assert (left / "class_gains.csv").is_file()
+    assert (left / "figures" / "configurations.png").is_file()
+    for folder in folders:
+        for file in ("per_class.csv", "results.csv", "metrics.csv"):
+            (folder / file).unlink()
+    report(tmp_path)
+    assert {path.name for path in left.iterdir()} == {
+        "report.md",
+        "report.html",
+        "runs.csv",
+        "mine.csv",
+        "figures",
+    }
+    assert [path.name for path in (left / "figures").iterdir()] == ["my own.png"]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Make files as if the disk was full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [100, 300])  # no page fits, or the table does not
+def test_a_full_disk_leaves_what_was_there_whole(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run")
+    report(tmp_path)
+    left = tmp_path / "report"
+    before = {path: path.read_bytes() for path in left.rglob("*") if path.is_file()}
+    monkeypatch.setattr(sys, "argv", ["paka-report", str(tmp_path), "--output", str(left)])
+    if size > 100:
+        monkeypatch.setattr("paka.sweep_report.html", lambda document: "page")
+        monkeypatch.setattr("paka.sweep_report.markdown", lambda document, folder: "page")
+    with undrawn(), files_of_at_most(size), pytest.raises(SystemExit):
+        report_main()
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: expected room for another file in {left}, but the file is too large")
+    assert told.endswith("make room and report again\n")
+    after = {path: path.read_bytes() for path in left.rglob("*") if path.is_file()}
+    assert {path.name for path in after if after[path] != before[path]} == (
+        {"report.html", "report.md"} if size > 100 else set()
+    )
+
+
+def test_a_figure_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
+    for file in ("a.png", "a.svg"):
+        (tmp_path / file).write_text("before")
+    with files_of_at_most(100), pytest.raises(OSError, match="File too large"):
+        save_both(Figure(), tmp_path / "a.png")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a.png": "before",
+        "a.svg": "before",
+    }
 
 
 @pytest.mark.parametrize(

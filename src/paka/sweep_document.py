@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from paka.class_gains import ClassGains
 from paka.comparisons import BOTH, IMAGES, SEEDS, Comparison, by_start
@@ -33,6 +31,7 @@ class Board:
         scores: Figures of scores.
         gains: Gains of classes, with a figure each.
         learning: Figure of training, if there was any.
+        lacks: The configuration that all are to be compared with, as it was asked for, if it is not among these.
     """
 
     tested: Tested
@@ -40,6 +39,7 @@ class Board:
     scores: Sequence[Figure]
     gains: Sequence[tuple[ClassGains, Figure]]
     learning: Figure | None
+    lacks: str | None = None
 
     @property
     def sweep(self) -> Sweep:
@@ -55,11 +55,21 @@ class Overview:
         runs: All runs that were found.
         boards: Those with scores, by how they are measured.
         varied: What they differ in.
+        command: What makes the report.
     """
 
     runs: Sequence[Run]
     boards: Sequence[Board]
     varied: Sequence[Column]
+    command: str
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures."""
+        drawn = [
+            (*board.scores, *(figure for _, figure in board.gains), board.learning) for board in self.boards
+        ]
+        return [figure for figures in drawn for figure in figures if figure is not None]
 
     @property
     def left_out(self) -> dict[str, tuple[str, str]]:
@@ -79,7 +89,7 @@ class Overview:
         return {name for board in self.boards for name in board.sweep.counted}
 
 
-def document(found: Overview, folders: Sequence[Path], *, name: str | None = None) -> Document:
+def document(found: Overview, *, name: str | None = None) -> Document:
     """Return the report of runs as a document."""
     several = len(found.boards) > 1
     sections = []
@@ -102,7 +112,7 @@ def document(found: Overview, folders: Sequence[Path], *, name: str | None = Non
             *sections,
             Section("Runs that are left out", _left_out(found)),
             Section("Runs", _runs(found)),
-            Section("Made by", _made_by(folders)),
+            Section("Made by", [Code(found.command, "bash")]),
         ],
     )
 
@@ -155,7 +165,7 @@ def _parts(board: Board) -> list[Section]:
     return [
         Section("Scores", [*score_tables(board.tested), *_scores_note(board), *board.scores]),
         Section("Best", best(board)),
-        Section("Differences", differences(board.tested)),
+        Section("Differences", differences(board)),
         Section("Classes", gains),
         Section("Training", [board.learning] if board.learning else []),
     ]
@@ -229,15 +239,20 @@ def best(board: Board) -> list[Block]:
     return [Facts(facts), *([Text(chosen.warning)] if chosen.warning else [])]
 
 
-def differences(tested: Tested) -> list[Block]:
+def differences(board: Board) -> list[Block]:
     """Return which differences are significant, and how that was found; a table of all is folded away."""
-    found = tested.comparisons
+    tested, found = board.tested, board.tested.comparisons
     if not found:
         return []
     tests = [one for one in found if one.corrected is not None]
     certain = [one for one in tests if one.significant]
     listed = sorted(found if len(found) <= LISTED else certain, key=_by_certainty)
-    blocks: list[Block] = [Text(_method(found, tests, certain))]
+    lacking = (
+        f"No single one of these is named {board.lacks}, so that every pair is compared. "
+        if board.lacks
+        else ""
+    )
+    blocks: list[Block] = [Text(lacking + _method(found, tests, certain))]
     if listed:
         blocks.append(
             comparison_table(
@@ -344,7 +359,3 @@ def _runs(found: Overview) -> list[Block]:
         "runs.csv",
     )
     return [table, Facts({name: f"is {key}" for name, key in keys.items()})] if keys else [table]
-
-
-def _made_by(folders: Sequence[Path]) -> list[Block]:
-    return [Code(shlex.join(["python", "-m", "paka.report", *map(str, folders)]), "bash")]

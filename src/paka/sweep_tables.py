@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import Any
 
 from paka.comparisons import Comparison, by_start
 from paka.configurations import NO_VALUE, Column, Values, numbers
+from paka.disk import whole
 from paka.document import Cell, Table
 from paka.runs import Run
 from paka.scores import Score, decimal, format_rows
@@ -190,9 +190,8 @@ def _comparison_row(sweep: Sweep, one: Comparison) -> list[str | Cell]:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
     """Write a table as CSV in place of what was there."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
-    path.write_text(buffer.getvalue(), encoding="utf-8")
+    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return path
 
 

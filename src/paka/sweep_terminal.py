@@ -48,7 +48,7 @@ def closing(found: Overview, paths: Mapping[str, Path], *, console: Console | No
 def _board(console: Console, board: Board) -> None:
     for table in score_tables(board.tested):
         print_marked(console, table)
-    for title, blocks in (("Best", best(board)), ("Differences", differences(board.tested))):
+    for title, blocks in (("Best", best(board)), ("Differences", differences(board))):
         if blocks:
             _print(console, Text(f"\n{title}", style="bold"))
         for block in blocks:
