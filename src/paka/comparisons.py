@@ -15,7 +15,9 @@ from paka.significance import LEVEL, Estimate, Resamples, holm, paired, unpaired
 from paka.sweep import Measure, Point, Sample, Sweep
 
 IMAGES, SEEDS, BOTH = "images, one seed", "seeds", "seeds and images"
-"""What is resampled, or varies, in a test."""
+"""What is resampled, or varies, in a test of differences seed by seed, or image by image of one seed."""
+OTHER_SEEDS, OTHER_SEEDS_AND_IMAGES = "different seeds", "different seeds and images"
+"""What does in a test of two means over seeds that are not the same."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Comparison:
         seeds: How many seeds each of the two has, as `3`, or `3 and 2` where they are different ones.
         value: The difference, `first - second`.
         estimate: The same with its interval; None where it cannot be told from chance.
-        basis: What makes the interval: `seeds and images`, `seeds` or `images, one seed`.
+        basis: What makes the interval: `seeds and images`, `seeds`, `images, one seed`, `different seeds` or
+            `different seeds and images`.
         corrected: P value corrected for the number of comparisons; None without a test.
     """
 
@@ -125,8 +128,9 @@ def _difference(first: Sample, second: Sample) -> tuple[Estimate | None, str, st
     own, other = ([point.value for _, point in sorted(sample.items())] for sample in (first, second))
     resamples = _pooled([*first.values()], [*second.values()])
     estimate = unpaired(own, other, resamples)
+    basis = OTHER_SEEDS if resamples is None else OTHER_SEEDS_AND_IMAGES
     seeds = f"{len(own)} and {len(other)}"
-    return estimate, _basis(estimate, resamples, 2), seeds, float(np.mean(own) - np.mean(other))
+    return estimate, basis if estimate else "", seeds, float(np.mean(own) - np.mean(other))
 
 
 def _paired(
@@ -135,15 +139,8 @@ def _paired(
     """Return the mean of differences of runs with equal seeds, and what its interval is made of."""
     resamples = _resamples(pairs)
     estimate = paired(differences, resamples)
-    return estimate, _basis(estimate, resamples, len(differences))
-
-
-def _basis(estimate: Estimate | None, resamples: Resamples | None, seeds: int) -> str:
-    if estimate is None:
-        return ""
-    if resamples is None:
-        return SEEDS
-    return BOTH if seeds > 1 else IMAGES
+    basis = SEEDS if resamples is None else BOTH if len(differences) > 1 else IMAGES
+    return estimate, basis if estimate else ""
 
 
 def _resamples(pairs: Sequence[tuple[Resampled | None, Resampled | None]]) -> Resamples | None:

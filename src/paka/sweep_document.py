@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from paka.class_gains import ClassGains
-from paka.comparisons import BOTH, IMAGES, SEEDS, Comparison, by_start
+from paka.comparisons import (
+    BOTH,
+    IMAGES,
+    OTHER_SEEDS,
+    OTHER_SEEDS_AND_IMAGES,
+    SEEDS,
+    Comparison,
+    by_start,
+)
 from paka.configurations import Column
 from paka.document import Block, Code, Document, Facts, Figure, Section, Table, Text, Verdict, Verdicts
 from paka.runs import Run
@@ -252,7 +260,7 @@ def differences(board: Board) -> list[Block]:
         if board.lacks
         else ""
     )
-    blocks: list[Block] = [Text(lacking + _method(found, tests, certain))]
+    blocks: list[Block] = [Text(lacking + _method(tested.sweep, found, tests, certain))]
     if listed:
         blocks.append(
             comparison_table(
@@ -277,7 +285,19 @@ def _by_certainty(one: Comparison) -> tuple[float, float]:
     return (2.0 if one.corrected is None else one.corrected, -abs(one.value))
 
 
-def _method(found: Sequence[Comparison], tests: Sequence[Comparison], certain: Sequence[Comparison]) -> str:
+def _over_some_seeds(sweep: Sweep, found: Sequence[Comparison]) -> bool:
+    """Return whether a difference leaves out seeds that one of the two has."""
+    pairs = (
+        (one, {*sweep.samples[one.values][one.measure]}, {*sweep.samples[one.against][one.measure]})
+        for one in found
+        if one.against is not None
+    )
+    return any(first != second and one.seeds == str(len(first & second)) for one, first, second in pairs)
+
+
+def _method(
+    sweep: Sweep, found: Sequence[Comparison], tests: Sequence[Comparison], certain: Sequence[Comparison]
+) -> str:
     bases = {one.basis for one in tests}
     told = [
         f"{len(certain) or 'None'} of {_counted(len(tests), 'comparison')} {'is' if len(certain) < 2 else 'are'} significant at 5 % after Holm's correction for all that are made in the same score."
@@ -293,6 +313,14 @@ def _method(found: Sequence[Comparison], tests: Sequence[Comparison], certain: S
     if SEEDS in bases:
         told.append(
             "Where runs kept no resamples of the same images, intervals are t intervals over paired seeds, on these images."
+        )
+    if bases & {OTHER_SEEDS, OTHER_SEEDS_AND_IMAGES}:
+        told.append(
+            "Means over different seeds are compared by a t interval of each over its own seeds and, if named, a bootstrap over the images, their margins summed as squares."
+        )
+    if _over_some_seeds(sweep, found):
+        told.append(
+            "Other differences are over the seeds that both have, where one has more: not those of the means above."
         )
     if len(found) > len(tests):
         told.append(
