@@ -281,7 +281,7 @@ def _typed(path: Path) -> frozenset[str]:
 def _flattened(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
     """Return a configuration's values by dotted key; lists are values."""
     plain = OmegaConf.to_container(config, resolve=resolve)
-    return flattened(plain) if isinstance(plain, dict) else {}
+    return flattened({str(key): value for key, value in plain.items()}) if isinstance(plain, dict) else {}
 
 
 def _curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:

@@ -7,26 +7,28 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from paka.class_gains import ClassGains
-from paka.comparisons import (
-    BOTH,
-    IMAGES,
-    OTHER_SEEDS,
-    OTHER_SEEDS_AND_IMAGES,
-    SEEDS,
-    Comparison,
-    by_start,
-)
+from paka.comparisons import by_start
 from paka.configurations import Column
-from paka.document import Block, Code, Document, Facts, Figure, Section, Table, Text, Verdict, Verdicts
+from paka.document import (
+    Block,
+    Code,
+    Document,
+    Facts,
+    Figure,
+    Section,
+    Table,
+    Text,
+    Verdict,
+    Verdicts,
+    counted,
+)
 from paka.runs import Run
 from paka.scores import decimal
 from paka.selection import Selection
 from paka.sweep import Mean, Sweep
+from paka.sweep_differences import differences
 from paka.sweep_figures import short_names
-from paka.sweep_tables import Tested, comparison_table, interval, score_tables
-
-LISTED = 12
-"""Comparisons that are always shown; of more, only the significant ones."""
+from paka.sweep_tables import Tested, interval, score_tables
 
 
 @dataclass(frozen=True)
@@ -147,25 +149,23 @@ def board_title(sweep: Sweep, boards: Sequence[Board]) -> str:
 
 def summary(found: Overview) -> str:
     """Return what the report is about, in a sentence or two: how many runs, and what is certain."""
-    counted = len(found.counted)
+    runs = len(found.counted)
     configurations = len({label for board in found.boards for label in board.sweep.labels.values()})
     seeds = len({seed for board in found.boards for seed in board.sweep.seeds})
     out = len({*found.left_out} - found.counted)
-    if not counted:
-        return f"None of {_counted(len(found.runs), 'run')} has scores to report; the reasons are below."
-    sentence = f"{_counted(counted, 'run')} of {_counted(configurations, 'configuration')} with {_counted(seeds, 'seed')}"
+    if not runs:
+        return f"None of {counted(len(found.runs), 'run')} has scores to report; the reasons are below."
+    sentence = (
+        f"{counted(runs, 'run')} of {counted(configurations, 'configuration')} with {counted(seeds, 'seed')}"
+    )
     tests = [one for board in found.boards for one in board.tested.comparisons if one.corrected is not None]
     certain = sum(one.significant for one in tests)
     tested = (
-        f" Of {_counted(len(tests), 'comparison')}, {certain or 'none'} {'is' if certain < 2 else 'are'} significant."
+        f" Of {counted(len(tests), 'comparison')}, {certain or 'none'} {'is' if certain < 2 else 'are'} significant."
         if tests
         else ""
     )
     return f"{sentence}{f'; {out} more left out' if out else ''}.{tested}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _parts(board: Board) -> list[Section]:
@@ -173,7 +173,7 @@ def _parts(board: Board) -> list[Section]:
     return [
         Section("Scores", [*score_tables(board.tested), *_scores_note(board), *board.scores]),
         Section("Best", best(board)),
-        Section("Differences", differences(board)),
+        Section("Differences", differences(board.tested, board.lacks)),
         Section("Classes", gains),
         Section("Training", [board.learning] if board.learning else []),
     ]
@@ -247,88 +247,6 @@ def best(board: Board) -> list[Block]:
     return [Facts(facts), *([Text(chosen.warning)] if chosen.warning else [])]
 
 
-def differences(board: Board) -> list[Block]:
-    """Return which differences are significant, and how that was found; a table of all is folded away."""
-    tested, found = board.tested, board.tested.comparisons
-    if not found:
-        return []
-    tests = [one for one in found if one.corrected is not None]
-    certain = [one for one in tests if one.significant]
-    listed = sorted(found if len(found) <= LISTED else certain, key=_by_certainty)
-    lacking = (
-        f"No single one of these is named {board.lacks}, so that every pair is compared. "
-        if board.lacks
-        else ""
-    )
-    blocks: list[Block] = [Text(lacking + _method(tested.sweep, found, tests, certain))]
-    if listed:
-        blocks.append(
-            comparison_table(
-                tested.sweep,
-                listed,
-                title="Significant differences" if len(found) > LISTED else "Comparisons",
-            )
-        )
-    if len(found) > LISTED:
-        blocks.append(
-            comparison_table(
-                tested.sweep,
-                sorted(found, key=_by_certainty),
-                title=f"All {len(found)} comparisons",
-                file="comparisons.csv",
-            )
-        )
-    return blocks
-
-
-def _by_certainty(one: Comparison) -> tuple[float, float]:
-    return (2.0 if one.corrected is None else one.corrected, -abs(one.value))
-
-
-def _over_some_seeds(sweep: Sweep, found: Sequence[Comparison]) -> bool:
-    """Return whether a difference leaves out seeds that one of the two has."""
-    pairs = (
-        (one, {*sweep.samples[one.values][one.measure]}, {*sweep.samples[one.against][one.measure]})
-        for one in found
-        if one.against is not None
-    )
-    return any(first != second and one.seeds == str(len(first & second)) for one, first, second in pairs)
-
-
-def _method(
-    sweep: Sweep, found: Sequence[Comparison], tests: Sequence[Comparison], certain: Sequence[Comparison]
-) -> str:
-    bases = {one.basis for one in tests}
-    told = [
-        f"{len(certain) or 'None'} of {_counted(len(tests), 'comparison')} {'is' if len(certain) < 2 else 'are'} significant at 5 % after Holm's correction for all that are made in the same score."
-    ]
-    if BOTH in bases:
-        told.append(
-            "Intervals hold what other seeds and other images would change: a t interval over paired seeds and a paired bootstrap over the images, their margins summed as squares."
-        )
-    if IMAGES in bases:
-        told.append(
-            "Intervals of one seed hold only what other images would change: they compare these runs, not these configurations."
-        )
-    if SEEDS in bases:
-        told.append(
-            "Where runs kept no resamples of the same images, intervals are t intervals over paired seeds, on these images."
-        )
-    if bases & {OTHER_SEEDS, OTHER_SEEDS_AND_IMAGES}:
-        told.append(
-            "Means over different seeds are compared by a t interval of each over its own seeds and, if named, a bootstrap over the images, their margins summed as squares."
-        )
-    if _over_some_seeds(sweep, found):
-        told.append(
-            "Other differences are over the seeds that both have, where one has more: not those of the means above."
-        )
-    if len(found) > len(tests):
-        told.append(
-            f"{_counted(len(found) - len(tests), 'comparison')} cannot be tested: nothing says how uncertain they are."
-        )
-    return " ".join(told)
-
-
 def _gains_table(sweep: Sweep, found: ClassGains) -> Table:
     header = ["class", *short_names(sweep, found.configurations)]
     rows = [
@@ -383,7 +301,7 @@ def _runs(found: Overview) -> list[Block]:
         rows,
         [True, False, *[True] * (len(header) - 2)],
         "",
-        f"All {_counted(len(rows), 'run')}",
+        f"All {counted(len(rows), 'run')}",
         "runs.csv",
     )
     return [table, Facts({name: f"is {key}" for name, key in keys.items()})] if keys else [table]

@@ -12,7 +12,8 @@ from rich.text import Text
 from paka.document import Block, Facts, Table
 from paka.document import Text as Paragraph
 from paka.markdown_report import SYMBOLS
-from paka.sweep_document import Board, Overview, best, board_title, differences, summary
+from paka.sweep_differences import differences
+from paka.sweep_document import Board, Overview, best, board_title, summary
 from paka.sweep_tables import score_tables
 from paka.terminal import STYLES, print_columns, print_facts, print_paths, standard_output
 
@@ -48,7 +49,7 @@ def closing(found: Overview, paths: Mapping[str, Path], *, console: Console | No
 def _board(console: Console, board: Board) -> None:
     for table in score_tables(board.tested):
         print_marked(console, table)
-    for title, blocks in (("Best", best(board)), ("Differences", differences(board))):
+    for title, blocks in (("Best", best(board)), ("Differences", differences(board.tested, board.lacks))):
         if blocks:
             _print(console, Text(f"\n{title}", style="bold"))
         for block in blocks:
