@@ -20,6 +20,7 @@ from scipy import stats
 from tests.run_folders import bandwidth_sweep, base, write_run
 from tests.test_html_report import Page
 
+from paka.cohort import Cohort, Measure, Point, cohorts
 from paka.comparisons import comparisons
 from paka.figures.canvas import save_both
 from paka.figures.sweeps import logarithmic
@@ -27,7 +28,6 @@ from paka.report import main as report_main
 from paka.resamples import Resampled
 from paka.runs import Run, find, read
 from paka.scores import Score, read_results
-from paka.sweep import Measure, Point, Sweep, sweeps
 from paka.sweep_report import report_over
 
 
@@ -315,7 +315,7 @@ def test_other_folders_hold_other_images_where_these_are_own(tmp_path: Path, nam
             "trainer.devices=2",
             config=base(data=data),
         )
-    found = sweeps(read(find([tmp_path]), [tmp_path]))
+    found = cohorts(read(find([tmp_path]), [tmp_path]))
     assert len(found) == tables
     assert all(one.names == [] for one in found)
 
@@ -356,7 +356,7 @@ def test_scores_that_are_printed_differently_are_of_different_encoders(tmp_path:
             resamples=0,
             score=score,
         )
-    (found,) = sweeps(read(find([tmp_path]), [tmp_path]))
+    (found,) = cohorts(read(find([tmp_path]), [tmp_path]))
     assert found.start(found.measures[0]) is None
 
 
@@ -578,8 +578,8 @@ def test_nothing_differs_more_often_than_it_should() -> None:
     assert alarms / trials < limit < uncorrected / trials
 
 
-def alike(rng: np.random.Generator) -> Sweep:
-    """Return a sweep of seven configurations with three seeds, in one score, that differ by seeds and images only."""
+def alike(rng: np.random.Generator) -> Cohort:
+    """Return a cohort of seven configurations with three seeds, in one score, that differ by seeds and images only."""
     measure = Measure("linear", "mIoU", "%", "higher", "", first=True)
     images = rng.integers(0, 50, (100, 50))
     samples: dict[tuple[str, ...], dict[Measure, dict[int, Point]]] = {}
@@ -605,7 +605,7 @@ def alike(rng: np.random.Generator) -> Sweep:
             )
             run = Run(Path(f"{name}{seed}"), f"{name}{seed}", "evaluate", "finished")
             samples.setdefault((name,), {}).setdefault(measure, {})[seed] = Point(run, score, kept, None)
-    return Sweep("evaluate", {}, ["name"], samples, [], {}, {})
+    return Cohort("evaluate", {}, ["name"], samples, [], {}, {})
 
 
 def test_what_is_no_number_is_drawn_as_dots_beside_the_curve(tmp_path: Path) -> None:

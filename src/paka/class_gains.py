@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from paka.cohort import Cohort, Measure
 from paka.colours import Floats
 from paka.configurations import Values
 from paka.runs import UNREADABLE
-from paka.sweep import Measure, Sweep
 
 MOST = 30
 """Classes that figures and tables show; of more, those that gain and lose most."""
@@ -48,13 +48,13 @@ class ClassGains:
         return ClassGains(self.measure, names, self.configurations, self.gains[places])
 
 
-def class_gains(sweep: Sweep) -> list[ClassGains]:
+def class_gains(cohort: Cohort) -> list[ClassGains]:
     """Return the gains of classes in each protocol that has some."""
     gains = cache(read_gains)  # one file holds those of all protocols
     found = []
-    for measure in sweep.main:
+    for measure in cohort.main:
         means: dict[Values, Gains] = {}
-        for values, samples in sweep.samples.items():
+        for values, samples in cohort.samples.items():
             seeds = []
             for _, point in sorted(samples.get(measure, {}).items()):
                 seeds.append(gains(point.run.path).get((measure.protocol, point.score.method), {}))

@@ -1,4 +1,4 @@
-"""Which run and which configuration of a sweep are best: by validation scores where there are any, and saying by what."""
+"""Which run and which configuration of a cohort are best: by validation scores where there are any, and saying by what."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paka.cohort import Cohort
 from paka.configurations import Values
 from paka.runs import Run
 from paka.scores import spoken
-from paka.sweep import Sweep
 
 _ON_TEST = (
     "Mind that picking by the images that are reported on makes the picked one look better than it is on others: score with "
@@ -25,7 +25,7 @@ Found = Mapping[int, tuple[Run, float]]
 
 @dataclass(frozen=True)
 class Selection:
-    """The best of a sweep.
+    """The best of a cohort.
 
     Attributes:
         by: What it was chosen by, in words.
@@ -48,27 +48,27 @@ class Selection:
     digits: int
 
 
-def select(sweep: Sweep) -> Selection | None:
+def select(cohort: Cohort) -> Selection | None:
     """Return the best run and configuration; None where a single run is all there is, or there is no score for all.
 
     They are chosen by the score that runs returned, the last one on validation images, if all did that; else by the first
     protocol's results.
     """
-    if len(sweep.runs) < 2 or not sweep.measures:
+    if len(cohort.runs) < 2 or not cohort.measures:
         return None
-    monitored = _monitored(sweep)
-    return _by_results(sweep) if monitored is None else monitored
+    monitored = _monitored(cohort)
+    return _by_results(cohort) if monitored is None else monitored
 
 
-def _monitored(sweep: Sweep) -> Selection | None:
-    found = {run.path: _validation(run) for run in sweep.runs}
+def _monitored(cohort: Cohort) -> Selection | None:
+    found = {run.path: _validation(run) for run in cohort.runs}
     protocols = {one[0] for one in found.values() if one is not None and math.isfinite(one[1])}
     if any(one is None for one in found.values()) or len(protocols) != 1:
         return None
     protocol = protocols.pop()
-    measure = next((one for one in sweep.main if one.protocol == protocol), None)
+    measure = next((one for one in cohort.main if one.protocol == protocol), None)
     values: dict[Values, Found] = {}
-    for configuration, samples in sweep.samples.items():
+    for configuration, samples in cohort.samples.items():
         runs = {seed: point.run for sample in samples.values() for seed, point in sample.items()}
         scores = [(seed, run, found[run.path]) for seed, run in runs.items()]
         values[configuration] = {seed: (run, one[1]) for seed, run, one in scores if one is not None}
@@ -89,12 +89,12 @@ def _validation(run: Run) -> tuple[str, float] | None:
     return ((close or [*curves])[0].removeprefix("val/"), score)
 
 
-def _by_results(sweep: Sweep) -> Selection | None:
-    measure = sweep.main[0]
-    split = sweep.facts["split"]
+def _by_results(cohort: Cohort) -> Selection | None:
+    measure = cohort.main[0]
+    split = cohort.facts["split"]
     values = {
         configuration: {seed: (point.run, point.value) for seed, point in samples[measure].items()}
-        for configuration, samples in sweep.samples.items()
+        for configuration, samples in cohort.samples.items()
         if measure in samples
     }
     by = f"the {measure.name} score of the results, on the {split} split"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from paka.cohort import Cohort
 from paka.comparisons import BOTH, IMAGES, OTHER_SEEDS, OTHER_SEEDS_AND_IMAGES, SEEDS, Comparison
 from paka.document import Block, Text, counted
-from paka.sweep import Sweep
 from paka.sweep_tables import Tested, comparison_table
 
 LISTED = 12
@@ -35,11 +35,11 @@ def differences(tested: Tested, lacks: str | None = None) -> list[Block]:
     certain = [one for one in tests if one.significant]
     listed = sorted(found if len(found) <= LISTED else certain, key=_by_certainty)
     lacking = f"No single one of these is named {lacks}, so that every pair is compared. " if lacks else ""
-    blocks: list[Block] = [Text(lacking + _method(tested.sweep, found, tests, certain))]
+    blocks: list[Block] = [Text(lacking + _method(tested.cohort, found, tests, certain))]
     if listed:
         blocks.append(
             comparison_table(
-                tested.sweep,
+                tested.cohort,
                 listed,
                 title="Significant differences" if len(found) > LISTED else "Comparisons",
             )
@@ -47,7 +47,7 @@ def differences(tested: Tested, lacks: str | None = None) -> list[Block]:
     if len(found) > LISTED:
         blocks.append(
             comparison_table(
-                tested.sweep,
+                tested.cohort,
                 sorted(found, key=_by_certainty),
                 title=f"All {len(found)} comparisons",
                 file="comparisons.csv",
@@ -60,10 +60,10 @@ def _by_certainty(one: Comparison) -> tuple[float, float]:
     return (2.0 if one.corrected is None else one.corrected, -abs(one.value))
 
 
-def _over_some_seeds(sweep: Sweep, found: Sequence[Comparison]) -> bool:
+def _over_some_seeds(cohort: Cohort, found: Sequence[Comparison]) -> bool:
     """Return whether a difference leaves out seeds that one of the two has."""
     pairs = (
-        (one, {*sweep.samples[one.values][one.measure]}, {*sweep.samples[one.against][one.measure]})
+        (one, {*cohort.samples[one.values][one.measure]}, {*cohort.samples[one.against][one.measure]})
         for one in found
         if one.against is not None
     )
@@ -71,14 +71,14 @@ def _over_some_seeds(sweep: Sweep, found: Sequence[Comparison]) -> bool:
 
 
 def _method(
-    sweep: Sweep, found: Sequence[Comparison], tests: Sequence[Comparison], certain: Sequence[Comparison]
+    cohort: Cohort, found: Sequence[Comparison], tests: Sequence[Comparison], certain: Sequence[Comparison]
 ) -> str:
     bases = {one.basis for one in tests}
     told = [
         f"{len(certain) or 'None'} of {counted(len(tests), 'comparison')} {'is' if len(certain) < 2 else 'are'} significant at 5 % after Holm's correction for all that are made in the same score."
     ]
     told += [sentence for basis, sentence in _RESTS_ON.items() if basis in bases]
-    if _over_some_seeds(sweep, found):
+    if _over_some_seeds(cohort, found):
         told.append(
             "A difference is over the seeds that both have, where one has more: not that of the means above."
         )

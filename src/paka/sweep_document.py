@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from paka.class_gains import ClassGains
+from paka.cohort import Cohort, Mean
 from paka.comparisons import by_start
 from paka.configurations import Column
 from paka.document import (
@@ -25,7 +26,6 @@ from paka.document import (
 from paka.runs import Run
 from paka.scores import decimal
 from paka.selection import Selection
-from paka.sweep import Mean, Sweep
 from paka.sweep_differences import differences
 from paka.sweep_figures import short_names
 from paka.sweep_tables import Tested, interval, score_tables
@@ -33,7 +33,7 @@ from paka.sweep_tables import Tested, interval, score_tables
 
 @dataclass(frozen=True)
 class Board:
-    """A sweep and all that is said of it.
+    """A cohort and all that is said of it.
 
     Attributes:
         tested: The runs and their comparisons.
@@ -52,9 +52,9 @@ class Board:
     lacks: str | None = None
 
     @property
-    def sweep(self) -> Sweep:
+    def cohort(self) -> Cohort:
         """The runs."""
-        return self.tested.sweep
+        return self.tested.cohort
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,17 @@ class Overview:
         """State and reason of runs of which a score, or all, are not in the report, by name."""
         out = {run.name: (run.state, run.reason) for run in self.runs if not run.counts}
         for board in self.boards:
-            for name, newer in board.sweep.repeated.items():
+            for name, newer in board.cohort.repeated.items():
                 if name not in self.counted:
                     out[name] = ("finished", f"same configuration and seed as {newer}, which ended later")
-            for name, scores in board.sweep.numberless.items():
+            for name, scores in board.cohort.numberless.items():
                 out[name] = ("finished", f"no number: {', '.join(scores)}")
         return out
 
     @cached_property
     def counted(self) -> set[str]:
         """Names of the runs that have scores in the report."""
-        return {name for board in self.boards for name in board.sweep.counted}
+        return {name for board in self.boards for name in board.cohort.counted}
 
 
 def document(found: Overview, *, name: str | None = None) -> Document:
@@ -105,7 +105,7 @@ def document(found: Overview, *, name: str | None = None) -> Document:
     sections = []
     for board in found.boards:
         parts = _parts(board)
-        title = board_title(board.sweep, found.boards)
+        title = board_title(board.cohort, found.boards)
         sections += [Section(title, sections=parts)] if several else parts
     blocks: list[Block] = []
     if several:
@@ -129,29 +129,30 @@ def document(found: Overview, *, name: str | None = None) -> Document:
 
 def _title(found: Overview) -> str:
     names = [
-        column.name for board in found.boards for column in found.varied if column.name in board.sweep.names
+        column.name for board in found.boards for column in found.varied if column.name in board.cohort.names
     ]
     swept = ", ".join(dict.fromkeys(names))
     return f"Runs by {swept}" if swept else "Report of runs"
 
 
-def board_title(sweep: Sweep, boards: Sequence[Board]) -> str:
+def board_title(cohort: Cohort, boards: Sequence[Board]) -> str:
     """Return what tells runs that are measured alike from others."""
-    own = [*sweep.facts.values(), "training" if sweep.program == "train" else "evaluation"]
-    title = f"{sweep.facts.get('benchmark', '')} {sweep.facts.get('split', '')}, {sweep.facts.get('profile', '')}, {own[-1]}"
+    own = [*cohort.facts.values(), "training" if cohort.program == "train" else "evaluation"]
+    title = f"{cohort.facts.get('benchmark', '')} {cohort.facts.get('split', '')}, {cohort.facts.get('profile', '')}, {own[-1]}"
     alike = [
-        board.sweep
+        board.cohort
         for board in boards
-        if [*board.sweep.facts.values()] == [*sweep.facts.values()] and board.sweep.program == sweep.program
+        if [*board.cohort.facts.values()] == [*cohort.facts.values()]
+        and board.cohort.program == cohort.program
     ]
-    return f"{title} {alike.index(sweep) + 1}" if len(alike) > 1 else title
+    return f"{title} {alike.index(cohort) + 1}" if len(alike) > 1 else title
 
 
 def summary(found: Overview) -> str:
     """Return what the report is about, in a sentence or two: how many runs, and what is certain."""
     runs = len(found.counted)
-    configurations = len({label for board in found.boards for label in board.sweep.labels.values()})
-    seeds = len({seed for board in found.boards for seed in board.sweep.seeds})
+    configurations = len({label for board in found.boards for label in board.cohort.labels.values()})
+    seeds = len({seed for board in found.boards for seed in board.cohort.seeds})
     out = len({*found.left_out} - found.counted)
     if not runs:
         return f"None of {counted(len(found.runs), 'run')} has scores to report; the reasons are below."
@@ -169,7 +170,7 @@ def summary(found: Overview) -> str:
 
 
 def _parts(board: Board) -> list[Section]:
-    gains = [block for found, figure in board.gains for block in (figure, _gains_table(board.sweep, found))]
+    gains = [block for found, figure in board.gains for block in (figure, _gains_table(board.cohort, found))]
     return [
         Section("Scores", [*score_tables(board.tested), *_scores_note(board), *board.scores]),
         Section("Best", best(board)),
@@ -181,12 +182,12 @@ def _parts(board: Board) -> list[Section]:
 
 def _verdicts(board: Board) -> list[Block]:
     """Return what is to be remembered: of the best configuration, each protocol's score."""
-    sweep = board.sweep
-    values = board.selection.configuration if board.selection else next(iter(sweep.samples), ())
+    cohort = board.cohort
+    values = board.selection.configuration if board.selection else next(iter(cohort.samples), ())
     tests = by_start(board.tested.comparisons)
     verdicts = []
-    for measure in sweep.main:
-        mean = sweep.mean(values, measure)
+    for measure in cohort.main:
+        mean = cohort.mean(values, measure)
         if mean is None:
             continue
         test = tests.get((values, measure))
@@ -200,7 +201,7 @@ def _verdicts(board: Board) -> list[Block]:
         ends = interval(test.estimate if test else None, measure.digits, signed=True)
         detail = f"{metric}: {decimal(mean.before, digits=measure.digits)} → {number}"
         verdicts.append(Verdict(measure.name, f"{gain} {ends}".strip(), detail, test.mark if test else None))
-    of = sweep.labels[values] if sweep.names else "all runs"
+    of = cohort.labels[values] if cohort.names else "all runs"
     told = (
         f"Of the best configuration, {of}. What is better or worse is said after correction for all comparisons."
         if board.selection
@@ -210,25 +211,25 @@ def _verdicts(board: Board) -> list[Block]:
 
 
 def _scores_note(board: Board) -> list[Block]:
-    sweep = board.sweep
+    cohort = board.cohort
     notes = []
-    if any(mean.interval for mean in _means(sweep)):
+    if any(mean.interval for mean in _means(cohort)):
         notes.append("± is how far the 95 % t interval of the mean over seeds reaches, on these images.")
-    if any(len(mean.seeds) == 1 for mean in _means(sweep)):
+    if any(len(mean.seeds) == 1 for mean in _means(cohort)):
         notes.append("A single seed has no interval.")
-    if any(mean.delta is not None for mean in _means(sweep)):
+    if any(mean.delta is not None for mean in _means(cohort)):
         notes.append(
-            f"gain is the mean difference to the {sweep.beginning} of the same seeds; ✓ better, ✗ worse: significant, see Differences."
+            f"gain is the mean difference to the {cohort.beginning} of the same seeds; ✓ better, ✗ worse: significant, see Differences."
         )
     return [Text(" ".join(notes))] if notes else []
 
 
-def _means(sweep: Sweep) -> list[Mean]:
+def _means(cohort: Cohort) -> list[Mean]:
     return [
         mean
-        for values, samples in sweep.samples.items()
+        for values, samples in cohort.samples.items()
         for measure in samples
-        if (mean := sweep.mean(values, measure)) is not None
+        if (mean := cohort.mean(values, measure)) is not None
     ]
 
 
@@ -237,7 +238,7 @@ def best(board: Board) -> list[Block]:
     chosen = board.selection
     if chosen is None:
         return []
-    labels = board.sweep.labels
+    labels = board.cohort.labels
     other = f", of {labels[chosen.of]}" if chosen.of != chosen.configuration else ""
     facts = {
         "configuration": f"{labels[chosen.configuration]}: mean {decimal(chosen.mean, digits=chosen.digits)}",
@@ -247,8 +248,8 @@ def best(board: Board) -> list[Block]:
     return [Facts(facts), *([Text(chosen.warning)] if chosen.warning else [])]
 
 
-def _gains_table(sweep: Sweep, found: ClassGains) -> Table:
-    header = ["class", *short_names(sweep, found.configurations)]
+def _gains_table(cohort: Cohort, found: ClassGains) -> Table:
+    header = ["class", *short_names(cohort, found.configurations)]
     rows = [
         [name, *("" if gain != gain else decimal(gain, signed=True) for gain in row)]
         for name, row in zip(found.classes, found.gains, strict=True)

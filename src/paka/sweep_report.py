@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from paka.cohort import Cohort, cohorts
 from paka.comparisons import comparisons
 from paka.configurations import Column, Values, columns
 from paka.disk import whole
@@ -15,7 +16,6 @@ from paka.markdown_report import markdown
 from paka.runs import Run, find, read, refuse_run
 from paka.scores import decimal
 from paka.selection import select
-from paka.sweep import Sweep, sweeps
 from paka.sweep_document import Board, Overview, document
 from paka.sweep_figures import gain_figures, learning, score_figures
 from paka.sweep_tables import (
@@ -57,18 +57,18 @@ def overview(folders: Sequence[Path], output_dir: Path, reference: str | None = 
     paths = find(folders)
     refuse_run(output_dir)
     runs = read(paths, folders)
-    found = sweeps(runs)
-    chosen = [_reference(sweep, reference) for sweep in found]
+    found = cohorts(runs)
+    chosen = [_reference(cohort, reference) for cohort in found]
     if reference is not None and not any(values is not None for values in chosen):
-        known = "; ".join(label for sweep in found for label in sweep.labels.values())
+        known = "; ".join(label for cohort in found for label in cohort.labels.values())
         raise LookupError(
             f"expected a configuration to compare with, got {reference}: one of {known or 'none, since no run has scores'}"
         )
     output_dir.mkdir(parents=True, exist_ok=True)
     several = len(found) > 1
     boards = [
-        _board(output_dir / "figures", sweep, values, f"{number}_" if several else "", reference)
-        for number, (sweep, values) in enumerate(zip(found, chosen, strict=True), start=1)
+        _board(output_dir / "figures", cohort, values, f"{number}_" if several else "", reference)
+        for number, (cohort, values) in enumerate(zip(found, chosen, strict=True), start=1)
     ]
     return Overview(runs, boards, _varied(runs), _command(folders, output_dir, reference))
 
@@ -89,11 +89,11 @@ def _command(folders: Sequence[Path], output_dir: Path, reference: str | None) -
     return shlex.join(["python", "-m", "paka.report", *map(str, folders), *own, *compared])
 
 
-def _reference(sweep: Sweep, text: str | None) -> Values | None:
+def _reference(cohort: Cohort, text: str | None) -> Values | None:
     """Return the one configuration that a text names, or is some whole `name=value` of."""
     if text is None:
         return None
-    labels = sweep.labels
+    labels = cohort.labels
     exact = [
         values for values, label in labels.items() if text in (label, " ".join(values), ",".join(values))
     ]
@@ -101,12 +101,12 @@ def _reference(sweep: Sweep, text: str | None) -> Values | None:
     return parts[0] if len(parts) == 1 else None
 
 
-def _board(folder: Path, sweep: Sweep, values: Values | None, prefix: str, asked: str | None) -> Board:
-    tested = Tested(sweep, comparisons(sweep, values))
-    gains = [*gain_figures(folder, sweep, prefix)]
-    drawn = learning(folder, sweep, prefix) if sweep.program == "train" else None
+def _board(folder: Path, cohort: Cohort, values: Values | None, prefix: str, asked: str | None) -> Board:
+    tested = Tested(cohort, comparisons(cohort, values))
+    gains = [*gain_figures(folder, cohort, prefix)]
+    drawn = learning(folder, cohort, prefix) if cohort.program == "train" else None
     lacks = asked if values is None else None
-    return Board(tested, select(sweep), score_figures(folder, tested, prefix), gains, drawn, lacks)
+    return Board(tested, select(cohort), score_figures(folder, tested, prefix), gains, drawn, lacks)
 
 
 def write_overview(found: Overview, output_dir: Path, *, name: str | None = None) -> dict[str, Path]:
@@ -152,11 +152,11 @@ def class_gains_csv(boards: Sequence[Board]) -> tuple[list[str], list[list[str]]
     """Return header and rows of `class_gains.csv`."""
     rows = [
         [
-            board.sweep.facts.get("benchmark", ""),
+            board.cohort.facts.get("benchmark", ""),
             gains.measure.protocol,
             gains.measure.settings,
             name,
-            board.sweep.labels[values],
+            board.cohort.labels[values],
             decimal(gain),
         ]
         for board in boards

@@ -32,7 +32,7 @@ def closing(found: Overview, paths: Mapping[str, Path], *, console: Console | No
     console = console or standard_output()
     _print(console, Text(f"paka: {summary(found)}", style="bold"))
     for board in found.boards:
-        title = board_title(board.sweep, found.boards) if len(found.boards) > 1 else "Scores"
+        title = board_title(board.cohort, found.boards) if len(found.boards) > 1 else "Scores"
         _print(console, Text(f"\n{title}", style="bold"))
         _board(console, board)
     left_out = found.left_out

@@ -1,4 +1,4 @@
-"""A sweep: runs that are measured alike, by configuration and seed, and what their scores come to over seeds."""
+"""A cohort: runs that are measured alike, by configuration and seed, and what their scores come to over seeds."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ Sample = Mapping[int, Point]
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Cohort:
     """Runs that are measured alike.
 
     Attributes:
@@ -234,7 +234,7 @@ def mean(sample: Sample) -> Mean:
     return Mean(tuple(sorted(sample)), value, over_seeds(values), before, delta)
 
 
-def sweeps(runs: Iterable[Run]) -> list[Sweep]:
+def cohorts(runs: Iterable[Run]) -> list[Cohort]:
     """Return runs by how they are measured; those that do not count are left out.
 
     Some of these may have no score that is a number.
@@ -248,7 +248,7 @@ def sweeps(runs: Iterable[Run]) -> list[Sweep]:
         for run in own:
             for score in run.scores:
                 groups.setdefault(_measured(run, score), []).append((run, score))
-        found += [_sweep(program, rows, varied) for rows in groups.values()]
+        found += [_cohort(program, rows, varied) for rows in groups.values()]
     return found
 
 
@@ -268,7 +268,7 @@ def facts_of(score: Score) -> dict[str, str]:
     return {name: "" if getattr(score, name) is None else str(getattr(score, name)) for name in names}
 
 
-def _sweep(program: str, rows: Sequence[tuple[Run, Score]], varied: Sequence[Column]) -> Sweep:
+def _cohort(program: str, rows: Sequence[tuple[Run, Score]], varied: Sequence[Column]) -> Cohort:
     runs = [*{run.path: run for run, _ in rows}.values()]
     several = any(len({score.method for score in run.scores}) > 1 for run in runs)
     kept = [column for column in varied if len({column.text(run) for run in runs}) > 1]
@@ -296,7 +296,7 @@ def _sweep(program: str, rows: Sequence[tuple[Run, Score]], varied: Sequence[Col
         else:
             numberless.setdefault(point.run.name, []).append(measure.name)
     facts = {name: fact for name, fact in facts_of(rows[0][1]).items() if fact}
-    return Sweep(program, facts, names, samples, runs, repeated, numberless)
+    return Cohort(program, facts, names, samples, runs, repeated, numberless)
 
 
 def _seed(run: Run, score: Score) -> int:
