@@ -550,6 +550,19 @@ def test_evaluations_are_reported_too(tmp_path: Path) -> None:
     assert "gain" not in text.split("## Runs")[0].split("## Differences")[0]
 
 
+def test_trainings_and_evaluations_side_by_side_differ_in_no_key_of_one_program(tmp_path: Path) -> None:
+    config = {key: value for key, value in base().items() if key != "data"}
+    write_run(tmp_path / "train")
+    for seed in (0, 1):
+        write_run(
+            tmp_path / f"evaluate{seed}", f"seed={seed}", "store=float16", job="evaluate",
+            config={**config, "compare": [], "benchmark": {"name": "scenes"}},
+        )  # fmt: skip
+    report(tmp_path)
+    (header,) = {tuple(row) for row in rows(tmp_path / "report" / "runs.csv")}
+    assert header[:7] == ("run", "program", "state", "reason", "seed", "benchmark", "protocol")
+
+
 def test_no_run_with_scores_is_a_report_of_reasons(tmp_path: Path) -> None:
     write_run(tmp_path / "a | b", state="failed", error="expected a | b")
     text = report(tmp_path)
