@@ -68,7 +68,9 @@ def write_run(
         job: The program.
         score: Other fields of its scores.
     """
-    chosen = {"kernel": "rbf", "data": "scenes", "logger": "csv", **(choices or {})}
+    chosen = {
+        "kernel": "rbf", "data": "scenes", "logger": "csv", "hydra/job_logging": "paka", **(choices or {})
+    }  # fmt: skip
     typed = [one for one in overrides if one.partition("=")[0] not in (choices or {})]
     cfg = OmegaConf.merge(OmegaConf.create(dict(config or base())), OmegaConf.from_dotlist(typed))
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)

@@ -81,6 +81,7 @@ def test_names_are_as_long_as_they_have_to_be(tmp_path: Path) -> None:
 def test_what_changes_no_result_is_no_difference(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "trainer.workers=4", "resume=null", "profile.bootstrap=100", "run_name=x")
     write_run(tmp_path / "b", "trainer.workers=0", "resume=last.ckpt", "profile.bootstrap=50", "eval.every=2")
+    write_run(tmp_path / "c", "batch=8", "device=cpu", "profile.settings.finetune.checkpoint_every=2")
     assert names(tmp_path) == []
     assert label([], ()) == "as configured"
 

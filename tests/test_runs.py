@@ -96,10 +96,25 @@ def test_damaged_files_never_end_a_report(tmp_path: Path, file: str, content: st
     folder = write_run(tmp_path / "run")
     (folder / file).write_text(content)
     run = one(folder)
-    if not file.startswith(".hydra"):
-        assert run.state == "damaged"
-        assert run.reason
-        assert "\n" not in run.reason
+    harmless = file in (".hydra/overrides.yaml", ".hydra/config.yaml")
+    assert run.state == ("finished" if harmless else "damaged")
+    assert bool(run.reason) != harmless
+    assert "\n" not in run.reason
+
+
+@pytest.mark.parametrize("job", ["train", "${task_name}"])
+def test_runs_of_other_programs_are_passed_over(tmp_path: Path, job: str) -> None:
+    write_run(tmp_path / "ours")
+    for name in ("theirs", "theirs_begun"):
+        folder = tmp_path / name / ".hydra"
+        folder.mkdir(parents=True)
+        record = {"hydra": {"job": {"name": job}, "runtime": {"choices": {"hydra/job_logging": "default"}}}}
+        OmegaConf.save(OmegaConf.create(record), folder / "hydra.yaml")
+    for name in ("theirs_begun", "lightning"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "config.yaml").write_text("trainer: {}\n")
+        (tmp_path / name / "metrics.csv").write_text("step\n")
+    assert find([tmp_path]) == [tmp_path / "ours"]
 
 
 def test_a_run_without_a_status_counts_if_it_has_results(tmp_path: Path) -> None:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import csv
+import resource
+import shlex
 import shutil
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 from tests.run_folders import bandwidth_sweep, base, write_run
 from tests.test_html_report import Page
 
+from paka.cohort import Cohort, Measure, Point, cohorts
 from paka.comparisons import comparisons
+from paka.figures.canvas import save_both
 from paka.figures.sweeps import logarithmic
+from paka.report import main as report_main
 from paka.resamples import Resampled
 from paka.runs import Run, find, read
 from paka.scores import Score, read_results
-from paka.sweep import Measure, Point, Sweep, sweeps
 from paka.sweep_report import report_over
 
 
@@ -31,10 +38,17 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def report(folder: Path, reference: str | None = None) -> str:
     """Return the Markdown of a report over a folder, whose figures are empty: drawing takes a second."""
-    with ExitStack() as undrawn:
-        for module in ("sweeps", "gains", "learning"):
-            undrawn.enter_context(mock.patch(f"paka.figures.{module}.save_both", empty_picture))
+    with undrawn():
         return report_over([folder], folder / "report", reference=reference)["report.md"].read_text()
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Leave figures empty."""
+    with ExitStack() as patches:
+        for module in ("sweeps", "gains", "learning"):
+            patches.enter_context(mock.patch(f"paka.figures.{module}.save_both", empty_picture))
+        yield
 
 
 def empty_picture(figure: object, path: Path) -> None:
@@ -158,20 +172,120 @@ def test_the_same_runs_give_the_same_report_elsewhere_and_at_other_times(swept: 
         shutil.copytree(swept / name, other / name)
     report_over([other], other)
     for name in ("report.md", "report.html"):
-        assert (other / name).read_text().replace(str(other), str(swept)) == (swept / name).read_text()
+        here, there = (without_command(folder / name) for folder in (other, swept))
+        assert here == there
     for name in ("configurations.csv", "comparisons.csv", "class_gains.csv", "figures/bandwidth.svg"):
         assert (other / name).read_text() == (swept / name).read_text()
+
+
+def without_command(path: Path) -> list[str]:
+    """Return the lines of a report but for the one that holds its folder."""
+    lines = path.read_text().splitlines()
+    (command,) = [line for line in lines if "python -m paka.report" in line]
+    return [line for line in lines if line != command]
 
 
 def test_one_reference_makes_fewer_comparisons(swept: Path, tmp_path: Path) -> None:
     for name in ("0_run", "3_run", "6_run", "9_run", "12_run"):
         shutil.copytree(swept / name, tmp_path / name)
     report(tmp_path, reference="bandwidth=0.5")
+    command = ["python", "-m", "paka.report", str(tmp_path), "--output", str(tmp_path / "report")]
+    assert (
+        shlex.join([*command, "--reference", "bandwidth=0.5"])
+        in (tmp_path / "report" / "report.md").read_text()
+    )
     found = rows(tmp_path / "report" / "comparisons.csv")
     assert len(found) == 3 * (5 + 4)
     assert {row["second"] for row in found} == {"start of training", "bandwidth=0.5"}
     with pytest.raises(LookupError, match=r"got bandwidth=7: one of bandwidth=0\.25; bandwidth=0\.5"):
         report_over([swept], tmp_path, reference="bandwidth=7")
+    with pytest.raises(LookupError, match="got bandwidth=0"):
+        report_over([swept], tmp_path, reference="bandwidth=0")  # not 0.25, nor 0.5
+
+
+def test_a_table_without_the_reference_says_so(tmp_path: Path) -> None:
+    for bandwidth in (1, 2, 3):
+        profile = "compact" if bandwidth == 1 else "clean"
+        for other in (1, 2):
+            write_run(
+                tmp_path / f"{bandwidth} {other}", f"kernel.bandwidth={bandwidth}", f"teacher={other}", choices={"teacher": f"{other}"},
+                config=base(teacher=other), score={"profile": profile},
+            )  # fmt: skip
+    text = report(tmp_path, reference="teacher=1, bandwidth=2")
+    assert (
+        text.count("No single one of these is named teacher=1, bandwidth=2, so that every pair is compared.")
+        == 1
+    )
+
+
+def test_what_an_earlier_report_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / f"{n}", f"teacher={n}", choices={"teacher": f"{n}"}, config=base(teacher=n))
+        for n in "ab"
+    ]
+    report(tmp_path)
+    left = tmp_path / "report"
+    (left / "figures" / "my own.png").write_bytes(b"")
+    (left / "mine.csv").write_text("")
+    assert (left / "class_gains.csv").is_file()
+    assert (left / "figures" / "configurations.png").is_file()
+    for folder in folders:
+        for file in ("per_class.csv", "results.csv", "metrics.csv"):
+            (folder / file).unlink()
+    report(tmp_path)
+    assert {path.name for path in left.iterdir()} == {
+        "report.md",
+        "report.html",
+        "runs.csv",
+        "mine.csv",
+        "figures",
+    }
+    assert [path.name for path in (left / "figures").iterdir()] == ["my own.png"]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Make files as if the disk was full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [100, 300])  # no page fits, or the table does not
+def test_a_full_disk_leaves_what_was_there_whole(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run")
+    report(tmp_path)
+    left = tmp_path / "report"
+    before = {path: path.read_bytes() for path in left.rglob("*") if path.is_file()}
+    monkeypatch.setattr(sys, "argv", ["paka-report", str(tmp_path), "--output", str(left)])
+    if size > 100:
+        monkeypatch.setattr("paka.sweep_report.html", lambda document: "page")
+        monkeypatch.setattr("paka.sweep_report.markdown", lambda document, folder: "page")
+    with undrawn(), files_of_at_most(size), pytest.raises(SystemExit):
+        report_main()
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: expected room for another file in {left}, but the file is too large")
+    assert told.endswith("make room and report again\n")
+    after = {path: path.read_bytes() for path in left.rglob("*") if path.is_file()}
+    assert {path.name for path in after if after[path] != before[path]} == (
+        {"report.html", "report.md"} if size > 100 else set()
+    )
+
+
+def test_a_figure_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
+    for file in ("a.png", "a.svg"):
+        (tmp_path / file).write_text("before")
+    with files_of_at_most(100), pytest.raises(OSError, match="File too large"):
+        save_both(Figure(), tmp_path / "a.png")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a.png": "before",
+        "a.svg": "before",
+    }
 
 
 @pytest.mark.parametrize(
@@ -190,10 +304,60 @@ def test_what_is_measured_otherwise_is_in_no_mean_together(tmp_path: Path, field
     assert min(abs(a - b) for a, b in zip(means[:3], means[3:], strict=True)) > 5
 
 
-def test_own_images_in_other_folders_are_another_benchmark(tmp_path: Path) -> None:
-    for name in "ab":
-        write_run(tmp_path / name, f"data.root=/{name}")
-    assert len(sweeps(read(find([tmp_path]), [tmp_path]))) == 2
+@pytest.mark.parametrize(("name", "tables"), [("folder", 2), ("voc", 1)])
+def test_other_folders_hold_other_images_where_these_are_own(tmp_path: Path, name: str, tables: int) -> None:
+    data = {"name": name, "root": "???", "source": {"root": "${..root}"}, "miniature": None}
+    for seed, root in enumerate(("/scratch/job1", "/scratch/job2")):
+        write_run(
+            tmp_path / f"{seed}",
+            f"seed={seed}",
+            f"data.root={root}",
+            "trainer.devices=2",
+            config=base(data=data),
+        )
+    found = cohorts(read(find([tmp_path]), [tmp_path]))
+    assert len(found) == tables
+    assert all(one.names == [] for one in found)
+
+
+def test_other_settings_of_a_protocol_are_another_score_and_no_other_configuration(tmp_path: Path) -> None:
+    for number, fraction in enumerate((0.5, 0.125)):
+        protocols = {"in_context": {"run": {"fraction": fraction}}, "linear": {"run": {"epochs": 5}}}
+        config = base(eval={"every": number, "protocols": protocols})
+        write_run(
+            tmp_path / f"{number}", f"eval.protocols.in_context.run.fraction={fraction}", hours=number + 1,
+            gains={"in_context": 2.0, "linear": 1.0 + number}, config=config,
+        )  # fmt: skip
+    text = report(tmp_path)
+    assert (
+        "| configuration | seeds | in-context, fraction=0.125 | gain | in-context, fraction=0.5 | gain | linear |"
+        in text
+    )
+    assert "Runs that are left out" not in text  # the older one is left in one score
+    assert text.splitlines()[2].startswith("2 runs of 1 configuration with 1 seed.")
+    found = [(row["protocol"], row["settings"]) for row in rows(tmp_path / "report" / "configurations.csv")]
+    assert sorted(found) == [
+        ("in_context", "fraction=0.125"),
+        ("in_context", "fraction=0.5"),
+        ("linear", ""),
+    ]
+
+
+def test_scores_that_are_printed_differently_are_of_different_encoders(tmp_path: Path) -> None:
+    depth = {"metric": "RMSE", "unit": "m", "better": "lower"}
+    for name, before in {"vits": 0.450, "vitb": 0.436}.items():
+        backbone = base(backbone={"name": name})
+        score = {**depth, "before": before, "after": 0.4}
+        write_run(
+            tmp_path / name,
+            f"backbone={name}",
+            choices={"backbone": name},
+            config=backbone,
+            resamples=0,
+            score=score,
+        )
+    (found,) = cohorts(read(find([tmp_path]), [tmp_path]))
+    assert found.start(found.measures[0]) is None
 
 
 def test_other_metrics_have_columns_of_their_own_and_errors_are_better_when_they_fall(tmp_path: Path) -> None:
@@ -276,11 +440,39 @@ def rows_of_pairs(folder: Path) -> list[dict[str, str]]:
     ]
 
 
-def test_configurations_with_different_seeds_are_compared_by_means(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("resamples", "basis"), [(200, "different seeds and images"), (0, "different seeds")]
+)
+def test_configurations_with_different_seeds_are_compared_by_means(
+    tmp_path: Path, resamples: int, basis: str
+) -> None:
     for bandwidth, seeds in {1: (0, 1, 2), 2: (3, 4)}.items():
         for seed in seeds:
+            write_run(
+                tmp_path / f"{bandwidth}{seed}", f"kernel.bandwidth={bandwidth}", f"seed={seed}", gains={"linear": 2.0},
+                resamples=resamples,
+            )  # fmt: skip
+    (row,) = rows_of_pairs(tmp_path)
+    (first, second) = (
+        [s.after for path in tmp_path.glob(f"{name[-1]}[0-9]") for s in read_results(path / "results.csv")]
+        for name in (row["first"], row["second"])
+    )
+    assert row["seeds"] == f"{len(first)} and {len(second)}"
+    assert row["interval_over"] == basis
+    assert float(row["difference"]) == pytest.approx(np.mean(first) - np.mean(second), abs=0.02)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "Means over different seeds" in text
+    assert "over the seeds that both have" not in text
+
+
+def test_differences_over_the_seeds_that_both_have_are_told(tmp_path: Path) -> None:
+    for bandwidth, seeds in {1: (0, 1, 2), 2: (1, 2)}.items():
+        for seed in seeds:
             write_run(tmp_path / f"{bandwidth}{seed}", f"kernel.bandwidth={bandwidth}", f"seed={seed}")
-    assert {row["seeds"] for row in rows_of_pairs(tmp_path)} <= {"3 and 2", "2 and 3"}
+    assert {row["seeds"] for row in rows_of_pairs(tmp_path)} == {"2"}
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "over the seeds that both have, where one has more" in text
+    assert "Means over different seeds" not in text
 
 
 def test_a_run_that_was_repeated_counts_once(tmp_path: Path) -> None:
@@ -300,6 +492,47 @@ def test_picking_by_test_scores_is_called_what_it_is(tmp_path: Path) -> None:
     assert "Mind that picking by the images that are reported on" in text
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_best_is_chosen_over_the_seeds_that_all_have(tmp_path: Path, broken: bool) -> None:
+    scores = {(1, 0): 20.0, (1, 1): 22.0, (1, 2): 24.0, (2, 2): 23.0, **({(2, 0): np.nan} if broken else {})}
+    for (bandwidth, seed), score in scores.items():
+        write_run(
+            tmp_path / f"{bandwidth} {seed}", f"kernel.bandwidth={bandwidth}", f"seed={seed}",
+            gains={"linear": 1.0}, validation=score,
+        )  # fmt: skip
+    text = report(tmp_path)
+    assert "* **configuration**: bandwidth=1: mean 24.00\n* **run**: 1 2: 24.00\n" in text
+    assert "on validation images, over the seed with a score in all configurations: 2\n" in text
+
+
+def test_a_score_that_is_no_number_is_chosen_by_nowhere_and_told(tmp_path: Path) -> None:
+    for name, score in {"a": np.nan, "b": 20.0, "c": 19.0}.items():
+        write_run(
+            tmp_path / name, f"teacher={name}", choices={"teacher": name}, config=base(teacher=name), validation=score,
+            score={"before": score, "after": score} if name == "a" else {}, resamples=200 if name == "b" else 0,
+        )  # fmt: skip
+    text = report(tmp_path)
+    assert "* **configuration**: teacher=b: mean 20.00" in text
+    assert "| a | finished | no number: in-context, linear, overclustering |" in text
+    assert text.splitlines()[2].startswith("2 runs of 2 configurations with 1 seed; 1 more left out.")
+    for name in "bc":
+        shutil.rmtree(tmp_path / name)
+    assert "None of 1 run has scores to report" in report(tmp_path)
+
+
+def test_evaluations_on_validation_images_are_not_told_to_choose_by_them(tmp_path: Path) -> None:
+    for name in "ab":
+        config = base(teacher=name)
+        write_run(
+            tmp_path / name,
+            f"teacher={name}",
+            choices={"teacher": name},
+            config=config,
+            score={"split": "val"},
+        )
+    assert "score it with split=test to report it" in report(tmp_path)
+
+
 def test_evaluations_are_reported_too(tmp_path: Path) -> None:
     config = {key: value for key, value in base().items() if key not in ("trainer", "data")} | {
         "compare": [], "benchmark": {"name": "scenes"},
@@ -315,6 +548,19 @@ def test_evaluations_are_reported_too(tmp_path: Path) -> None:
     assert "| backbone | seeds | in-context | linear | overclustering |" in text
     assert "start of training" not in text
     assert "gain" not in text.split("## Runs")[0].split("## Differences")[0]
+
+
+def test_trainings_and_evaluations_side_by_side_differ_in_no_key_of_one_program(tmp_path: Path) -> None:
+    config = {key: value for key, value in base().items() if key != "data"}
+    write_run(tmp_path / "train")
+    for seed in (0, 1):
+        write_run(
+            tmp_path / f"evaluate{seed}", f"seed={seed}", "store=float16", job="evaluate",
+            config={**config, "compare": [], "benchmark": {"name": "scenes"}},
+        )  # fmt: skip
+    report(tmp_path)
+    (header,) = {tuple(row) for row in rows(tmp_path / "report" / "runs.csv")}
+    assert header[:7] == ("run", "program", "state", "reason", "seed", "benchmark", "protocol")
 
 
 def test_no_run_with_scores_is_a_report_of_reasons(tmp_path: Path) -> None:
@@ -336,18 +582,21 @@ def test_what_else_is_missing_or_damaged_leaves_the_scores(tmp_path: Path, file:
 def test_nothing_differs_more_often_than_it_should() -> None:
     """Of sweeps whose configurations are alike, few have a difference in a score that is called significant."""
     rng = np.random.default_rng(0)
-    trials, alarms = 150, 0
+    trials, alarms, uncorrected = 100, 0, 0
     for _ in range(trials):
-        alarms += any(one.significant for one in comparisons(alike(rng)) if one.against is not None)
-    assert alarms / trials < 0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5
+        pairs = [one for one in comparisons(alike(rng)) if one.against is not None]
+        alarms += any(one.significant for one in pairs)
+        uncorrected += any(one.estimate is not None and one.estimate.p < 0.05 for one in pairs)
+    limit = 0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5
+    assert alarms / trials < limit < uncorrected / trials
 
 
-def alike(rng: np.random.Generator) -> Sweep:
-    """Return a sweep of four configurations with three seeds, in one score, that differ by seeds and images only."""
+def alike(rng: np.random.Generator) -> Cohort:
+    """Return a cohort of seven configurations with three seeds, in one score, that differ by seeds and images only."""
     measure = Measure("linear", "mIoU", "%", "higher", "", first=True)
     images = rng.integers(0, 50, (100, 50))
     samples: dict[tuple[str, ...], dict[Measure, dict[int, Point]]] = {}
-    for name in "abcd":
+    for name in "abcdefg":
         suits = rng.normal(20, 1, 50)
         for seed in range(3):
             of_images = suits + rng.normal(0, 0.2) + rng.normal(0, 1, 50)
@@ -369,7 +618,7 @@ def alike(rng: np.random.Generator) -> Sweep:
             )
             run = Run(Path(f"{name}{seed}"), f"{name}{seed}", "evaluate", "finished")
             samples.setdefault((name,), {}).setdefault(measure, {})[seed] = Point(run, score, kept, None)
-    return Sweep("evaluate", {}, ["name"], samples, [], {})
+    return Cohort("evaluate", {}, ["name"], samples, [], {}, {})
 
 
 def test_what_is_no_number_is_drawn_as_dots_beside_the_curve(tmp_path: Path) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from paka.cohort import Cohort, Measure
 from paka.colours import Floats
 from paka.configurations import Values
 from paka.runs import UNREADABLE
-from paka.sweep import Measure, Sweep
 
 MOST = 30
 """Classes that figures and tables show; of more, those that gain and lose most."""
@@ -47,18 +48,16 @@ class ClassGains:
         return ClassGains(self.measure, names, self.configurations, self.gains[places])
 
 
-def class_gains(sweep: Sweep) -> list[ClassGains]:
+def class_gains(cohort: Cohort) -> list[ClassGains]:
     """Return the gains of classes in each protocol that has some."""
-    files: dict[Path, dict[tuple[str, str], dict[str, float]]] = {}
+    gains = cache(read_gains)  # one file holds those of all protocols
     found = []
-    for measure in sweep.main:
+    for measure in cohort.main:
         means: dict[Values, Gains] = {}
-        for values, samples in sweep.samples.items():
+        for values, samples in cohort.samples.items():
             seeds = []
             for _, point in sorted(samples.get(measure, {}).items()):
-                file = files.setdefault(point.run.path, {}) or read_gains(point.run.path)
-                files[point.run.path] = file
-                seeds.append(file.get((measure.protocol, point.score.method), {}))
+                seeds.append(gains(point.run.path).get((measure.protocol, point.score.method), {}))
             means[values] = _means(seeds)
         classes = [*dict.fromkeys(name for one in means.values() for name in one)]
         if classes:

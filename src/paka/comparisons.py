@@ -1,4 +1,4 @@
-"""Which configurations of a sweep differ: every pair, or all against one, corrected for their number."""
+"""Which configurations of a cohort differ: every pair, or all against one, corrected for their number."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from itertools import combinations
 
 import numpy as np
 
+from paka.cohort import Cohort, Measure, Point, Sample
 from paka.configurations import Values
 from paka.document import Mark
 from paka.resamples import Resampled
 from paka.significance import LEVEL, Estimate, Resamples, holm, paired, unpaired
-from paka.sweep import Measure, Point, Sample, Sweep
 
 IMAGES, SEEDS, BOTH = "images, one seed", "seeds", "seeds and images"
-"""What is resampled, or varies, in a test."""
+"""What is resampled, or varies, in a test of differences seed by seed, or image by image of one seed."""
+OTHER_SEEDS, OTHER_SEEDS_AND_IMAGES = "different seeds", "different seeds and images"
+"""What does in a test of two means over seeds that are not the same."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Comparison:
         seeds: How many seeds each of the two has, as `3`, or `3 and 2` where they are different ones.
         value: The difference, `first - second`.
         estimate: The same with its interval; None where it cannot be told from chance.
-        basis: What makes the interval: `seeds and images`, `seeds` or `images, one seed`.
+        basis: What makes the interval: `seeds and images`, `seeds`, `images, one seed`, `different seeds` or
+            `different seeds and images`.
         corrected: P value corrected for the number of comparisons; None without a test.
     """
 
@@ -59,34 +62,34 @@ class Comparison:
         return "gain" if (self.value > 0) == self.measure.rises else "loss"
 
 
-def comparisons(sweep: Sweep, reference: Values | None = None) -> list[Comparison]:
+def comparisons(cohort: Cohort, reference: Values | None = None) -> list[Comparison]:
     """Return all comparisons in the first metric of each protocol: of configurations, and of each with its start.
 
     Those in the same score count for the correction (Holm 1979).
 
     Args:
-        sweep: The runs.
+        cohort: The runs.
         reference: A configuration that the others are compared with; None compares every pair, the better one first.
     """
-    return [one for measure in sweep.main for one in _of_measure(sweep, measure, reference)]
+    return [one for measure in cohort.main for one in _of_measure(cohort, measure, reference)]
 
 
-def _of_measure(sweep: Sweep, measure: Measure, reference: Values | None) -> list[Comparison]:
-    found = [*_with_start(sweep, measure), *_of_pairs(sweep, measure, reference)]
+def _of_measure(cohort: Cohort, measure: Measure, reference: Values | None) -> list[Comparison]:
+    found = [*_with_start(cohort, measure), *_of_pairs(cohort, measure, reference)]
     corrected = iter(holm([one.estimate.p for one in found if one.estimate is not None]))
     return [one if one.estimate is None else replace(one, corrected=next(corrected)) for one in found]
 
 
-def _with_start(sweep: Sweep, measure: Measure) -> Iterator[Comparison]:
-    for values, samples in sweep.samples.items():
+def _with_start(cohort: Cohort, measure: Measure) -> Iterator[Comparison]:
+    for values, samples in cohort.samples.items():
         sample = samples.get(measure)
         if sample and all(point.trained for point in sample.values()):
             differences = [point.value - point.start for _, point in sorted(sample.items())]
             pairs = [(point.after, point.before) for _, point in sorted(sample.items())]
             estimate, basis = _paired(differences, pairs)
             told = (
-                sweep.labels[values],
-                sweep.beginning,
+                cohort.labels[values],
+                cohort.beginning,
                 values,
                 None,
                 str(len(sample)),
@@ -95,23 +98,23 @@ def _with_start(sweep: Sweep, measure: Measure) -> Iterator[Comparison]:
             yield Comparison(measure, *told, estimate, basis)
 
 
-def _of_pairs(sweep: Sweep, measure: Measure, reference: Values | None) -> Iterator[Comparison]:
-    scored = [values for values, samples in sweep.samples.items() if samples.get(measure)]
+def _of_pairs(cohort: Cohort, measure: Measure, reference: Values | None) -> Iterator[Comparison]:
+    scored = [values for values, samples in cohort.samples.items() if samples.get(measure)]
     if reference is None:
         for first, second in combinations(scored, 2):
-            found = _of_pair(sweep, measure, first, second)
+            found = _of_pair(cohort, measure, first, second)
             worse = found.value and (found.value < 0) == measure.rises
-            yield _of_pair(sweep, measure, second, first) if worse else found
+            yield _of_pair(cohort, measure, second, first) if worse else found
     elif reference in scored:
         for values in scored:
             if values != reference:
-                yield _of_pair(sweep, measure, values, reference)
+                yield _of_pair(cohort, measure, values, reference)
 
 
-def _of_pair(sweep: Sweep, measure: Measure, first: Values, second: Values) -> Comparison:
-    samples = sweep.samples[first][measure], sweep.samples[second][measure]
+def _of_pair(cohort: Cohort, measure: Measure, first: Values, second: Values) -> Comparison:
+    samples = cohort.samples[first][measure], cohort.samples[second][measure]
     estimate, basis, seeds, value = _difference(*samples)
-    told = sweep.labels[first], sweep.labels[second], first, second, seeds, value
+    told = cohort.labels[first], cohort.labels[second], first, second, seeds, value
     return Comparison(measure, *told, estimate, basis)
 
 
@@ -125,8 +128,9 @@ def _difference(first: Sample, second: Sample) -> tuple[Estimate | None, str, st
     own, other = ([point.value for _, point in sorted(sample.items())] for sample in (first, second))
     resamples = _pooled([*first.values()], [*second.values()])
     estimate = unpaired(own, other, resamples)
+    basis = OTHER_SEEDS if resamples is None else OTHER_SEEDS_AND_IMAGES
     seeds = f"{len(own)} and {len(other)}"
-    return estimate, _basis(estimate, resamples, 2), seeds, float(np.mean(own) - np.mean(other))
+    return estimate, basis if estimate else "", seeds, float(np.mean(own) - np.mean(other))
 
 
 def _paired(
@@ -135,15 +139,8 @@ def _paired(
     """Return the mean of differences of runs with equal seeds, and what its interval is made of."""
     resamples = _resamples(pairs)
     estimate = paired(differences, resamples)
-    return estimate, _basis(estimate, resamples, len(differences))
-
-
-def _basis(estimate: Estimate | None, resamples: Resamples | None, seeds: int) -> str:
-    if estimate is None:
-        return ""
-    if resamples is None:
-        return SEEDS
-    return BOTH if seeds > 1 else IMAGES
+    basis = SEEDS if resamples is None else BOTH if len(differences) > 1 else IMAGES
+    return estimate, basis if estimate else ""
 
 
 def _resamples(pairs: Sequence[tuple[Resampled | None, Resampled | None]]) -> Resamples | None:

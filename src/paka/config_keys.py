@@ -1,7 +1,7 @@
 """What keys of a configuration are about: names, places, pace or scoring; what is left is what training depends on.
 
 Whoever compares configurations takes from here what may differ: a run that goes on (`paka.changes`), a job of a sweep that
-is recognised (`paka.sweep_job`), runs that are reported together (`paka.configurations`, `paka.sweep`).
+is recognised (`paka.sweep_job`), runs that are reported together (`paka.configurations`, `paka.cohort`).
 """
 
 from __future__ import annotations

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from paka.config_keys import is_name, is_pace, is_place
 from paka.runs import Run
 
-IGNORED = (
-    "seed", "output_dir", "sweep_dir", "run_name", "method", "tags", "resume", "logger", "cache", "cache_limit", "eval", "snapshots", "visualize",
-    "trainer.workers", "trainer.log_every", "trainer.checkpoint_every", "trainer.devices", "trainer.accelerator",
-    "trainer.strategy", "profile.bootstrap",
-)  # fmt: skip
-"""Keys that change where, how fast or how often something is done, but not what comes out."""
+_IGNORED = ("seed", "profile.bootstrap")
+"""Keys that make no configuration another, beside names, places and pace: of seeds means are taken, and resamples are counted."""
+_PASSED_OVER = ("eval", "sweep", "trainer")
+"""Groups whose options are no difference: what runs are scored by, how they are started, and what keys of their own say."""
+OWN = ("folder", "frames", "keypoints", "shards")
+"""Names of images that anybody has; all others are the same images wherever they are."""
 _SILENT = ("true", "false", "null", "nan", "inf")
 NO_VALUE = "-"
 """Value of a key that a configuration does not have."""
@@ -61,6 +62,23 @@ def within(key: str, parts: Iterable[str]) -> bool:
     return any(key == part or key.startswith(f"{part}.") for part in parts)
 
 
+def is_ignored(key: str, settings: Mapping[str, Any]) -> bool:
+    """Return whether a dotted key changes where, how fast or how often something is done, but not what comes out.
+
+    Args:
+        key: The key.
+        settings: The configuration that it is of.
+    """
+    return is_name(key) or is_pace(key) or key in _IGNORED or (is_place(key) and not _is_own(key, settings))
+
+
+def _is_own(key: str, settings: Mapping[str, Any]) -> bool:
+    """Return whether a place is all that says which images are there."""
+    parts = key.split(".")
+    names = (settings.get(".".join([*parts[:depth], "name"])) for depth in range(len(parts) - 1, 0, -1))
+    return parts[-1] == "root" and next((name for name in names if name is not None), None) in OWN
+
+
 def columns(runs: Sequence[Run]) -> list[Column]:
     """Return what runs differ in beside their seed and what changes no result.
 
@@ -77,24 +95,28 @@ def columns(runs: Sequence[Run]) -> list[Column]:
     left = [key for key in _differing_keys(runs) if key not in chosen]
     while left := [key for key in left if not _follows(key, chosen, groups, runs)]:
         chosen.append(left.pop(0))
-    names = _names([key for key in chosen if key not in groups], groups)
+    names = shortest([key for key in chosen if key not in groups], groups)
     return [Column(key, names[key], key in groups) for key in chosen]
 
 
 def _differing_groups(runs: Sequence[Run]) -> list[str]:
     """Return groups of which runs chose different options, in order of their names."""
     known = {group for run in runs for group in run.choices if not group.startswith("hydra/")}
-    passed_over = (*IGNORED, "sweep", "trainer")
     return sorted(
         group
         for group in known
-        if group not in passed_over and len({run.choices.get(group) for run in runs}) > 1
+        if not (is_name(group) or group in _PASSED_OVER) and len({run.choices.get(group) for run in runs}) > 1
     )
 
 
 def _differing_keys(runs: Sequence[Run]) -> list[str]:
     """Return keys that runs have different values of, the shortest first; references to others are no values."""
-    known = {key for run in runs for key in run.settings if not within(key, IGNORED)}
+    known = {
+        key
+        for run in runs
+        for key in run.settings
+        if not (is_ignored(key, run.settings) or within(key, ["eval"]))
+    }
     recorded = all(run.composed for run in runs)
     differing = [
         key
@@ -133,7 +155,7 @@ def _cell(run: Run, chosen: Sequence[str], groups: Sequence[str]) -> Values:
     return tuple(json.dumps(value) for value in values)
 
 
-def _names(keys: Sequence[str], groups: Sequence[str]) -> dict[str, str]:
+def shortest(keys: Sequence[str], groups: Sequence[str] = ()) -> dict[str, str]:
     """Return the shortest end of each key that no other column ends in; groups keep their names."""
     names = {group: group for group in groups}
     spoken = {key: key.removesuffix("._target_") for key in keys}

@@ -76,13 +76,16 @@ def as_os_error(kind: type[Exception]) -> Iterator[None]:
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def full_disk(error: BaseException, folder: Path, *, needed: int | None = None) -> DiskFullError | None:
+def full_disk(
+    error: BaseException, folder: Path, *, needed: int | None = None, then: str | None = None
+) -> DiskFullError | None:
     """Return an error that says in a sentence that there is no room, or None if something else is the matter.
 
     Args:
         error: What was raised.
         folder: The run's folder.
         needed: Bytes of the file that did not fit, if known.
+        then: What to do once there is room; by default what a run does.
     """
     if isinstance(error, DiskFullError):
         return error
@@ -91,7 +94,7 @@ def full_disk(error: BaseException, folder: Path, *, needed: int | None = None) 
     what = f"a file of {size(needed)}" if needed else "another file"
     return DiskFullError(
         error.errno,
-        f"expected room for {what} in {folder}, but {FULL[error.errno]}{_free(folder)}: {_way_out(folder)}",
+        f"expected room for {what} in {folder}, but {FULL[error.errno]}{_free(folder)}: {f'make room and {then}' if then else _way_out(folder)}",
     )
 
 

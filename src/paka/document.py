@@ -189,3 +189,8 @@ class Document:
     def filled(self) -> list[Section]:
         """The sections that hold something."""
         return [section for section in self.sections if not section.empty]
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words, such as `1 run` or `2 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

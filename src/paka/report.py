@@ -24,21 +24,25 @@ def main() -> None:
     """
     arguments = _parser().parse_args()
     folders = [Path(text).expanduser() for text in arguments.folders]
+    output_dir = _output(arguments.output, folders)
     try:
-        run(folders, _output(arguments.output, folders), arguments.reference)
+        run(folders, output_dir, arguments.reference)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the report is not whole\n")
         sys.exit(130)
     except (ValueError, LookupError, OSError) as error:
-        _refuse(error)
+        _refuse(error, output_dir)
 
 
-def _refuse(error: Exception) -> None:
+def _refuse(error: Exception, output_dir: Path) -> None:
     """End with what an error says, where it is one of this package or of the system, such as a full disk."""
     from paka.config import explain, wants_traceback  # brings Hydra
+    from paka.disk import full_disk
 
-    of_system = isinstance(error, OSError) and error.strerror is not None
-    told = f"{error.strerror}: {error.filename}" if of_system else explain(error)  # type: ignore[attr-defined]
+    told: object = full_disk(error, output_dir, then="report again")
+    if told is None and isinstance(error, OSError) and error.strerror is not None:
+        told = f"{error.strerror}: {error.filename or output_dir}"
+    told = told or explain(error)
     if told is None or wants_traceback():
         raise error
     sys.stderr.write(f"error: {told}\n")
@@ -46,7 +50,7 @@ def _refuse(error: Exception) -> None:
 
 
 def run(folders: Sequence[Path], output_dir: Path, reference: str | None) -> None:
-    """Write the report of the runs in folders, and print its tables."""
+    """Write the report of the runs in folders, and print its tables; see `paka.sweep_report.report_over`."""
     from paka.runs import find, refuse_run
 
     find(folders)  # before what draws is imported, which takes a second
@@ -55,7 +59,7 @@ def run(folders: Sequence[Path], output_dir: Path, reference: str | None) -> Non
     from paka.sweep_report import overview, write_overview
 
     found = overview(folders, output_dir, reference)
-    sweep_terminal.closing(found, write_overview(found, output_dir, folders))
+    sweep_terminal.closing(found, write_overview(found, output_dir))
 
 
 def _output(chosen: str | None, folders: Sequence[Path]) -> Path:

@@ -20,6 +20,7 @@ from paka.document import (
     Text,
     Verdict,
     Verdicts,
+    counted,
 )
 from paka.html_report import html
 from paka.markdown_report import markdown
@@ -130,17 +131,13 @@ def summary(scores: Sequence[Score]) -> str:
     if not first:
         return ""
     if not compared:
-        return f"{_counted(len(first), 'score')} of frozen tokens as they are, each with its 95 % interval."
+        return f"{counted(len(first), 'score')} of frozen tokens as they are, each with its 95 % interval."
     better, worse = (sum(score.verdict == mark for score in compared) for mark in ("gain", "loss"))
     unclear = len(compared) - better - worse
     return (
-        f"Of {_counted(len(compared), 'score')}, {better or 'none'} {_is(better)} better, {worse or 'none'} {_is(worse)} worse and "
+        f"Of {counted(len(compared), 'score')}, {better or 'none'} {_is(better)} better, {worse or 'none'} {_is(worse)} worse and "
         f"{unclear or 'none'} {_is(unclear)} undecided: a difference counts where its 95 % interval leaves out zero."
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _is(count: int) -> str:

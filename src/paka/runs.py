@@ -7,7 +7,8 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from paka.config_keys import flattened
 from paka.run_folder import STATUS, RunFolder, Status
 
 if TYPE_CHECKING:
     from paka.scores import Score
 
-SEARCHED_FOR = ("provenance.json", "metrics.csv", "results.csv", ".hydra")
+SEARCHED_FOR = ("provenance.json", "metrics.csv", "results.csv")
 """Beside a `config.yaml`, what tells a run's folder from any other; `status.json` does so alone."""
 PROGRAMS = ("train", "evaluate")
 """Programs whose runs have scores, by their job's name."""
@@ -77,7 +79,7 @@ class Run:
         steps = self.settings.get("trainer.max_steps")
         return steps if isinstance(steps, int) else None
 
-    @property
+    @cached_property
     def curves(self) -> dict[str, tuple[list[int], list[float]]]:
         """Steps and finite values of each column of `metrics.csv`; what is cut off is left out."""
         return _curves(self.path / "metrics.csv")
@@ -145,25 +147,41 @@ def by_number(name: str) -> tuple[Any, ...]:
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder is that of a run that trains or evaluates, however little of it is left."""
+    """Return whether a folder is that of a run that trains or evaluates, however little of it is left.
+
+    Other programs leave a `.hydra` and jobs called `train` too: without a status there has to be a mark of this one.
+    """
     if (folder / "multirun.yaml").exists():
         return False
+    record = _hydra(folder)
     begun = (folder / "config.yaml").is_file() and any((folder / name).exists() for name in SEARCHED_FOR)
-    hydra = (folder / ".hydra" / "hydra.yaml").is_file()
-    return (begun or hydra or (folder / STATUS).is_file()) and program_of(folder) in PROGRAMS
+    marked = _selected(record, "hydra.runtime.choices.hydra/job_logging") == "paka"
+    ours = (folder / STATUS).is_file() or (begun if record is None else marked)
+    return ours and program_of(folder) in PROGRAMS
 
 
 def program_of(folder: Path) -> str:
     """Return the name of the program whose folder it is; without a record of Hydra, by what else is there."""
-    record = _read(folder / ".hydra" / "hydra.yaml")
-    job = OmegaConf.select(record, "hydra.job.name") if record else None
+    job = _selected(_hydra(folder), "hydra.job.name")
     if job is not None:
         return str(job)
     settings = _read(folder / "config.yaml")
     if settings is None:
         return PROGRAMS[0]
-    programs = {"trainer": "train", "compare": "evaluate"}
+    programs = {"objective": "train", "compare": "evaluate"}
     return next((program for key, program in programs.items() if key in settings), "")
+
+
+def _hydra(folder: Path) -> DictConfig | None:
+    return _read(folder / ".hydra" / "hydra.yaml")
+
+
+def _selected(record: DictConfig | None, key: str) -> Any:
+    """Return a value of a record, or None where it has none, or one that refers to what is not there."""
+    try:
+        return None if record is None else OmegaConf.select(record, key)
+    except OmegaConfBaseException:
+        return None
 
 
 def read(paths: Sequence[Path], roots: Sequence[Path]) -> list[Run]:
@@ -189,7 +207,7 @@ def _run(path: Path, name: str) -> Run:
         state, reason = standing(folder, status)
         run = Run(
             path, name, program, state, reason,
-            settings=flattened(folder.config, resolve=True),
+            settings=_flattened(folder.config, resolve=True),
             composed=_composed(path),
             choices=folder.choices,
             typed=_typed(path),
@@ -200,7 +218,7 @@ def _run(path: Path, name: str) -> Run:
     except UNREADABLE as error:
         return Run(path, name, program, "damaged", _sentence(error))
     if run.state == "finished" and not run.scores:
-        return Run(**{**vars(run), "reason": "it has no scores: there was nothing to score"})
+        return replace(run, reason="it has no scores: there was nothing to score")
     return run
 
 
@@ -247,7 +265,7 @@ def _read(path: Path) -> DictConfig | None:
 
 def _composed(path: Path) -> dict[str, Any]:
     record = _read(path / ".hydra" / "config.yaml")
-    return {} if record is None else flattened(record, resolve=False)
+    return {} if record is None else _flattened(record, resolve=False)
 
 
 def _typed(path: Path) -> frozenset[str]:
@@ -260,17 +278,10 @@ def _typed(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-def flattened(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
+def _flattened(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
     """Return a configuration's values by dotted key; lists are values."""
-    return dict(_leaves(OmegaConf.to_container(config, resolve=resolve), ""))
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict) or not value:
-        yield key, value
-        return
-    for name, inner in value.items():
-        yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    plain = OmegaConf.to_container(config, resolve=resolve)
+    return flattened({str(key): value for key, value in plain.items()}) if isinstance(plain, dict) else {}
 
 
 def _curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:

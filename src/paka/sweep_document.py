@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 from paka.class_gains import ClassGains
-from paka.comparisons import BOTH, IMAGES, SEEDS, Comparison, by_start
+from paka.cohort import Cohort, Mean
+from paka.comparisons import by_start
 from paka.configurations import Column
-from paka.document import Block, Code, Document, Facts, Figure, Section, Table, Text, Verdict, Verdicts
+from paka.document import (
+    Block,
+    Code,
+    Document,
+    Facts,
+    Figure,
+    Section,
+    Table,
+    Text,
+    Verdict,
+    Verdicts,
+    counted,
+)
 from paka.runs import Run
 from paka.scores import decimal
-from paka.selection import BIASED, Selection
-from paka.sweep import Mean, Sweep
+from paka.selection import Selection
+from paka.sweep_differences import differences
 from paka.sweep_figures import short_names
-from paka.sweep_tables import Tested, comparison_table, interval, score_tables
-
-LISTED = 12
-"""Comparisons that are always shown; of more, only the significant ones."""
+from paka.sweep_tables import Tested, interval, score_tables
 
 
 @dataclass(frozen=True)
 class Board:
-    """A sweep and all that is said of it.
+    """A cohort and all that is said of it.
 
     Attributes:
         tested: The runs and their comparisons.
@@ -32,6 +41,7 @@ class Board:
         scores: Figures of scores.
         gains: Gains of classes, with a figure each.
         learning: Figure of training, if there was any.
+        lacks: The configuration that all are to be compared with, as it was asked for, if it is not among these.
     """
 
     tested: Tested
@@ -39,11 +49,12 @@ class Board:
     scores: Sequence[Figure]
     gains: Sequence[tuple[ClassGains, Figure]]
     learning: Figure | None
+    lacks: str | None = None
 
     @property
-    def sweep(self) -> Sweep:
+    def cohort(self) -> Cohort:
         """The runs."""
-        return self.tested.sweep
+        return self.tested.cohort
 
 
 @dataclass(frozen=True)
@@ -54,29 +65,47 @@ class Overview:
         runs: All runs that were found.
         boards: Those with scores, by how they are measured.
         varied: What they differ in.
+        command: What makes the report.
     """
 
     runs: Sequence[Run]
     boards: Sequence[Board]
     varied: Sequence[Column]
+    command: str
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures."""
+        drawn = [
+            (*board.scores, *(figure for _, figure in board.gains), board.learning) for board in self.boards
+        ]
+        return [figure for figures in drawn for figure in figures if figure is not None]
 
     @property
     def left_out(self) -> dict[str, tuple[str, str]]:
-        """State and reason of runs whose numbers are not in the report, by name."""
+        """State and reason of runs of which a score, or all, are not in the report, by name."""
         out = {run.name: (run.state, run.reason) for run in self.runs if not run.counts}
         for board in self.boards:
-            for name, newer in board.sweep.repeated.items():
-                out[name] = ("finished", f"same configuration and seed as {newer}, which ended later")
+            for name, newer in board.cohort.repeated.items():
+                if name not in self.counted:
+                    out[name] = ("finished", f"same configuration and seed as {newer}, which ended later")
+            for name, scores in board.cohort.numberless.items():
+                out[name] = ("finished", f"no number: {', '.join(scores)}")
         return out
 
+    @cached_property
+    def counted(self) -> set[str]:
+        """Names of the runs that have scores in the report."""
+        return {name for board in self.boards for name in board.cohort.counted}
 
-def document(found: Overview, folders: Sequence[Path], *, name: str | None = None) -> Document:
+
+def document(found: Overview, *, name: str | None = None) -> Document:
     """Return the report of runs as a document."""
     several = len(found.boards) > 1
     sections = []
     for board in found.boards:
         parts = _parts(board)
-        title = board_title(board.sweep, found.boards)
+        title = board_title(board.cohort, found.boards)
         sections += [Section(title, sections=parts)] if several else parts
     blocks: list[Block] = []
     if several:
@@ -93,62 +122,59 @@ def document(found: Overview, folders: Sequence[Path], *, name: str | None = Non
             *sections,
             Section("Runs that are left out", _left_out(found)),
             Section("Runs", _runs(found)),
-            Section("Made by", _made_by(folders)),
+            Section("Made by", [Code(found.command, "bash")]),
         ],
     )
 
 
 def _title(found: Overview) -> str:
     names = [
-        column.name for board in found.boards for column in found.varied if column.name in board.sweep.names
+        column.name for board in found.boards for column in found.varied if column.name in board.cohort.names
     ]
     swept = ", ".join(dict.fromkeys(names))
     return f"Runs by {swept}" if swept else "Report of runs"
 
 
-def board_title(sweep: Sweep, boards: Sequence[Board]) -> str:
+def board_title(cohort: Cohort, boards: Sequence[Board]) -> str:
     """Return what tells runs that are measured alike from others."""
-    own = [*sweep.facts.values(), "training" if sweep.program == "train" else "evaluation"]
-    title = f"{sweep.facts.get('benchmark', '')} {sweep.facts.get('split', '')}, {sweep.facts.get('profile', '')}, {own[-1]}"
+    own = [*cohort.facts.values(), "training" if cohort.program == "train" else "evaluation"]
+    title = f"{cohort.facts.get('benchmark', '')} {cohort.facts.get('split', '')}, {cohort.facts.get('profile', '')}, {own[-1]}"
     alike = [
-        board.sweep
+        board.cohort
         for board in boards
-        if [*board.sweep.facts.values()] == [*sweep.facts.values()] and board.sweep.program == sweep.program
+        if [*board.cohort.facts.values()] == [*cohort.facts.values()]
+        and board.cohort.program == cohort.program
     ]
-    return f"{title} {alike.index(sweep) + 1}" if len(alike) > 1 else title
+    return f"{title} {alike.index(cohort) + 1}" if len(alike) > 1 else title
 
 
 def summary(found: Overview) -> str:
     """Return what the report is about, in a sentence or two: how many runs, and what is certain."""
-    counted = len({run.path for board in found.boards for run in board.sweep.runs}) - sum(
-        len(board.sweep.repeated) for board in found.boards
+    runs = len(found.counted)
+    configurations = len({label for board in found.boards for label in board.cohort.labels.values()})
+    seeds = len({seed for board in found.boards for seed in board.cohort.seeds})
+    out = len({*found.left_out} - found.counted)
+    if not runs:
+        return f"None of {counted(len(found.runs), 'run')} has scores to report; the reasons are below."
+    sentence = (
+        f"{counted(runs, 'run')} of {counted(configurations, 'configuration')} with {counted(seeds, 'seed')}"
     )
-    configurations = len({label for board in found.boards for label in board.sweep.labels.values()})
-    seeds = len({seed for board in found.boards for seed in board.sweep.seeds})
-    out = len(found.left_out)
-    if not counted:
-        return f"None of {_counted(len(found.runs), 'run')} has scores to report; the reasons are below."
-    sentence = f"{_counted(counted, 'run')} of {_counted(configurations, 'configuration')} with {_counted(seeds, 'seed')}"
     tests = [one for board in found.boards for one in board.tested.comparisons if one.corrected is not None]
     certain = sum(one.significant for one in tests)
     tested = (
-        f" Of {_counted(len(tests), 'comparison')}, {certain or 'none'} {'is' if certain < 2 else 'are'} significant."
+        f" Of {counted(len(tests), 'comparison')}, {certain or 'none'} {'is' if certain < 2 else 'are'} significant."
         if tests
         else ""
     )
     return f"{sentence}{f'; {out} more left out' if out else ''}.{tested}"
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def _parts(board: Board) -> list[Section]:
-    gains = [block for found, figure in board.gains for block in (figure, _gains_table(board.sweep, found))]
+    gains = [block for found, figure in board.gains for block in (figure, _gains_table(board.cohort, found))]
     return [
         Section("Scores", [*score_tables(board.tested), *_scores_note(board), *board.scores]),
         Section("Best", best(board)),
-        Section("Differences", differences(board.tested)),
+        Section("Differences", differences(board.tested, board.lacks)),
         Section("Classes", gains),
         Section("Training", [board.learning] if board.learning else []),
     ]
@@ -156,12 +182,12 @@ def _parts(board: Board) -> list[Section]:
 
 def _verdicts(board: Board) -> list[Block]:
     """Return what is to be remembered: of the best configuration, each protocol's score."""
-    sweep = board.sweep
-    values = board.selection.configuration if board.selection else next(iter(sweep.samples))
+    cohort = board.cohort
+    values = board.selection.configuration if board.selection else next(iter(cohort.samples), ())
     tests = by_start(board.tested.comparisons)
     verdicts = []
-    for measure in sweep.main:
-        mean = sweep.mean(values, measure)
+    for measure in cohort.main:
+        mean = cohort.mean(values, measure)
         if mean is None:
             continue
         test = tests.get((values, measure))
@@ -175,7 +201,7 @@ def _verdicts(board: Board) -> list[Block]:
         ends = interval(test.estimate if test else None, measure.digits, signed=True)
         detail = f"{metric}: {decimal(mean.before, digits=measure.digits)} → {number}"
         verdicts.append(Verdict(measure.name, f"{gain} {ends}".strip(), detail, test.mark if test else None))
-    of = sweep.labels[values] if sweep.names else "all runs"
+    of = cohort.labels[values] if cohort.names else "all runs"
     told = (
         f"Of the best configuration, {of}. What is better or worse is said after correction for all comparisons."
         if board.selection
@@ -185,25 +211,25 @@ def _verdicts(board: Board) -> list[Block]:
 
 
 def _scores_note(board: Board) -> list[Block]:
-    sweep = board.sweep
+    cohort = board.cohort
     notes = []
-    if any(mean.interval for mean in _means(sweep)):
+    if any(mean.interval for mean in _means(cohort)):
         notes.append("± is how far the 95 % t interval of the mean over seeds reaches, on these images.")
-    if any(len(mean.seeds) == 1 for mean in _means(sweep)):
+    if any(len(mean.seeds) == 1 for mean in _means(cohort)):
         notes.append("A single seed has no interval.")
-    if any(mean.delta is not None for mean in _means(sweep)):
+    if any(mean.delta is not None for mean in _means(cohort)):
         notes.append(
-            f"gain is the mean difference to the {sweep.beginning} of the same seeds; ✓ better, ✗ worse: significant, see Differences."
+            f"gain is the mean difference to the {cohort.beginning} of the same seeds; ✓ better, ✗ worse: significant, see Differences."
         )
     return [Text(" ".join(notes))] if notes else []
 
 
-def _means(sweep: Sweep) -> list[Mean]:
+def _means(cohort: Cohort) -> list[Mean]:
     return [
         mean
-        for values, samples in sweep.samples.items()
+        for values, samples in cohort.samples.items()
         for measure in samples
-        if (mean := sweep.mean(values, measure)) is not None
+        if (mean := cohort.mean(values, measure)) is not None
     ]
 
 
@@ -212,73 +238,18 @@ def best(board: Board) -> list[Block]:
     chosen = board.selection
     if chosen is None:
         return []
+    labels = board.cohort.labels
+    other = f", of {labels[chosen.of]}" if chosen.of != chosen.configuration else ""
     facts = {
-        "configuration": f"{board.sweep.labels[chosen.configuration]}: mean {decimal(chosen.mean, digits=chosen.digits)}",
-        "run": f"{chosen.run}: {decimal(chosen.value, digits=chosen.digits)}",
+        "configuration": f"{labels[chosen.configuration]}: mean {decimal(chosen.mean, digits=chosen.digits)}",
+        "run": f"{chosen.run}: {decimal(chosen.value, digits=chosen.digits)}{other}",
         "chosen by": chosen.by,
     }
-    return [Facts(facts), *([Text(f"Mind that {BIASED}.")] if chosen.biased else [])]
+    return [Facts(facts), *([Text(chosen.warning)] if chosen.warning else [])]
 
 
-def differences(tested: Tested) -> list[Block]:
-    """Return which differences are significant, and how that was found; a table of all is folded away."""
-    found = tested.comparisons
-    if not found:
-        return []
-    tests = [one for one in found if one.corrected is not None]
-    certain = [one for one in tests if one.significant]
-    listed = sorted(found if len(found) <= LISTED else certain, key=_by_certainty)
-    blocks: list[Block] = [Text(_method(found, tests, certain))]
-    if listed:
-        blocks.append(
-            comparison_table(
-                tested.sweep,
-                listed,
-                title="Significant differences" if len(found) > LISTED else "Comparisons",
-            )
-        )
-    if len(found) > LISTED:
-        blocks.append(
-            comparison_table(
-                tested.sweep,
-                sorted(found, key=_by_certainty),
-                title=f"All {len(found)} comparisons",
-                file="comparisons.csv",
-            )
-        )
-    return blocks
-
-
-def _by_certainty(one: Comparison) -> tuple[float, float]:
-    return (2.0 if one.corrected is None else one.corrected, -abs(one.value))
-
-
-def _method(found: Sequence[Comparison], tests: Sequence[Comparison], certain: Sequence[Comparison]) -> str:
-    bases = {one.basis for one in tests}
-    told = [
-        f"{len(certain) or 'None'} of {_counted(len(tests), 'comparison')} {'is' if len(certain) < 2 else 'are'} significant at 5 % after Holm's correction for all that are made in the same score."
-    ]
-    if BOTH in bases:
-        told.append(
-            "Intervals hold what other seeds and other images would change: a t interval over paired seeds and a paired bootstrap over the images, their margins summed as squares."
-        )
-    if IMAGES in bases:
-        told.append(
-            "Intervals of one seed hold only what other images would change: they compare these runs, not these configurations."
-        )
-    if SEEDS in bases:
-        told.append(
-            "Where runs kept no resamples of the same images, intervals are t intervals over paired seeds, on these images."
-        )
-    if len(found) > len(tests):
-        told.append(
-            f"{_counted(len(found) - len(tests), 'comparison')} cannot be tested: nothing says how uncertain they are."
-        )
-    return " ".join(told)
-
-
-def _gains_table(sweep: Sweep, found: ClassGains) -> Table:
-    header = ["class", *short_names(sweep, found.configurations)]
+def _gains_table(cohort: Cohort, found: ClassGains) -> Table:
+    header = ["class", *short_names(cohort, found.configurations)]
     rows = [
         [name, *("" if gain != gain else decimal(gain, signed=True) for gain in row)]
         for name, row in zip(found.classes, found.gains, strict=True)
@@ -301,7 +272,7 @@ def _left_out(found: Overview) -> list[Block]:
                 ["run", "state", "reason"],
                 rows,
                 [True, True, True],
-                "Their numbers are in no table and no figure.",
+                "Their numbers, or those that the reason names, are in no table and no figure.",
                 "Runs",
             )
         ]
@@ -331,11 +302,7 @@ def _runs(found: Overview) -> list[Block]:
         rows,
         [True, False, *[True] * (len(header) - 2)],
         "",
-        f"All {_counted(len(rows), 'run')}",
+        f"All {counted(len(rows), 'run')}",
         "runs.csv",
     )
     return [table, Facts({name: f"is {key}" for name, key in keys.items()})] if keys else [table]
-
-
-def _made_by(folders: Sequence[Path]) -> list[Block]:
-    return [Code(shlex.join(["python", "-m", "paka.report", *map(str, folders)]), "bash")]

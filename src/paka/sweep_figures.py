@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paka.class_gains import ClassGains, class_gains
+from paka.cohort import Cohort, Measure
 from paka.comparisons import Comparison, by_start
 from paka.configurations import NO_VALUE, Values, numbers, order, short_labels
 from paka.document import Figure
@@ -16,7 +17,6 @@ from paka.figures.learning import Learning, learning_figure
 from paka.figures.sweeps import ACROSS, Line, Panel, Sampled, curve_figure, dots_figure
 from paka.scores import decimal
 from paka.significance import Estimate
-from paka.sweep import Measure, Sweep
 from paka.sweep_tables import Tested
 
 FEWEST = 3
@@ -30,29 +30,29 @@ LOGGED = {"loss": "Loss", "cka": "CKA", "rankme": "RankMe"}
 
 
 def score_figures(folder: Path, tested: Tested, prefix: str) -> list[Figure]:
-    """Draw the scores of a sweep: against each number that was swept, or by configuration where there is none.
+    """Draw the scores of a cohort: against each number that was swept, or by configuration where there is none.
 
     Args:
         folder: Where the files go.
         tested: The runs and their comparisons.
         prefix: What the files' names begin with.
     """
-    sweep = tested.sweep
-    if len(sweep.samples) < 2:
+    cohort = tested.cohort
+    if len(cohort.samples) < 2:
         return []
-    found = {place: swept_groups(sweep, place) for place in range(len(sweep.names))}
+    found = {place: swept_groups(cohort, place) for place in range(len(cohort.names))}
     drawn = [curve(folder, tested, place, groups, prefix) for place, groups in found.items() if groups]
     covered = {values for groups in found.values() for members in groups.values() for values in members}
-    if covered >= {*sweep.samples} or len(sweep.samples) > MOST_ROWS:
+    if covered >= {*cohort.samples} or len(cohort.samples) > MOST_ROWS:
         return drawn
     return [*drawn, dots(folder, tested, prefix)]
 
 
-def swept_groups(sweep: Sweep, place: int) -> dict[Values, list[Values]]:
+def swept_groups(cohort: Cohort, place: int) -> dict[Values, list[Values]]:
     """Return the configurations that differ in a number only, by what else they are.
 
     Args:
-        sweep: The runs.
+        cohort: The runs.
         place: Column of the number.
 
     Returns:
@@ -60,7 +60,7 @@ def swept_groups(sweep: Sweep, place: int) -> dict[Values, list[Values]]:
         group has three, or there are too many for one picture.
     """
     groups: dict[Values, list[Values]] = {}
-    for values in sorted(sweep.samples, key=order):
+    for values in sorted(cohort.samples, key=order):
         if values[place] != NO_VALUE:
             groups.setdefault((*values[:place], *values[place + 1 :]), []).append(values)
     groups = {rest: members for rest, members in groups.items() if len(members) > 1}
@@ -73,8 +73,8 @@ def curve(
     folder: Path, tested: Tested, place: int, groups: Mapping[Values, Sequence[Values]], prefix: str
 ) -> Figure:
     """Draw scores against a number, with a line for each group, see `swept_groups`."""
-    sweep = tested.sweep
-    names = [*sweep.names[:place], *sweep.names[place + 1 :]]
+    cohort = tested.cohort
+    names = [*cohort.names[:place], *cohort.names[place + 1 :]]
     told = short_labels(names, groups)
     lines = {told[rest] if len(groups) > 1 else "": members for rest, members in groups.items()}
     panels = [
@@ -87,12 +87,12 @@ def curve(
         for view in views(tested)
     ]
     ticks = sorted({float(values[place]) for members in groups.values() for values in members})
-    name = sweep.names[place]
+    name = cohort.names[place]
     path = folder / f"{prefix}{_file(name)}.png"
-    across = min(len(sweep.main), ACROSS) if len(sweep.main) > 1 else ACROSS
-    curve_figure(path, panels, name, ticks, start=sweep.beginning, across=across)
+    across = min(len(cohort.main), ACROSS) if len(cohort.main) > 1 else ACROSS
+    curve_figure(path, panels, name, ticks, start=cohort.beginning, across=across)
     return Figure(
-        path, f"Scores against {name}. {reading(tested)}", f"Scores against {name}: {_extremes(sweep)}"
+        path, f"Scores against {name}. {reading(tested)}", f"Scores against {name}: {_extremes(cohort)}"
     )
 
 
@@ -104,16 +104,16 @@ def _line(view: View, place: int, members: Sequence[Values], name: str) -> Line:
 
 def dots(folder: Path, tested: Tested, prefix: str) -> Figure:
     """Draw the scores of configurations as dots."""
-    sweep = tested.sweep
+    cohort = tested.cohort
     panels = [
-        Panel(view.title, view.start, rows=[view.samples.get(values) for values in sweep.samples])
+        Panel(view.title, view.start, rows=[view.samples.get(values) for values in cohort.samples])
         for view in views(tested)
     ]
     path = folder / f"{prefix}configurations.png"
-    across = min(len(sweep.main), ACROSS) if len(sweep.main) > 1 else ACROSS
-    dots_figure(path, [*sweep.short.values()], panels, start=sweep.beginning, across=across)
+    across = min(len(cohort.main), ACROSS) if len(cohort.main) > 1 else ACROSS
+    dots_figure(path, [*cohort.short.values()], panels, start=cohort.beginning, across=across)
     return Figure(
-        path, f"Scores by configuration. {reading(tested)}", f"Scores by configuration: {_extremes(sweep)}"
+        path, f"Scores by configuration. {reading(tested)}", f"Scores by configuration: {_extremes(cohort)}"
     )
 
 
@@ -136,13 +136,15 @@ class View:
 
 def views(tested: Tested) -> list[View]:
     """Return what figures show: the first metric of each protocol, then what it gained where something was done."""
-    sweep, tests = tested.sweep, by_start(tested.comparisons)
-    scores = [View(_title(measure), sweep.start(measure), _sampled(sweep, measure)) for measure in sweep.main]
+    cohort, tests = tested.cohort, by_start(tested.comparisons)
+    scores = [
+        View(_title(measure), cohort.start(measure), _sampled(cohort, measure)) for measure in cohort.main
+    ]
     gains = []
-    for measure in sweep.main:
+    for measure in cohort.main:
         found = {
-            values: _gain(sweep, values, tests[values, measure])
-            for values in sweep.samples
+            values: _gain(cohort, values, tests[values, measure])
+            for values in cohort.samples
             if (values, measure) in tests
         }
         if found:
@@ -150,18 +152,18 @@ def views(tested: Tested) -> list[View]:
     return [*scores, *gains]
 
 
-def _sampled(sweep: Sweep, measure: Measure) -> dict[Values, Sampled]:
+def _sampled(cohort: Cohort, measure: Measure) -> dict[Values, Sampled]:
     found = {}
-    for values, samples in sweep.samples.items():
-        mean = sweep.mean(values, measure)
+    for values, samples in cohort.samples.items():
+        mean = cohort.mean(values, measure)
         if mean is not None:
             points = [point.value for _, point in sorted(samples[measure].items())]
             found[values] = Sampled(mean.value, *_ends(mean.interval), points)
     return found
 
 
-def _gain(sweep: Sweep, values: Values, test: Comparison) -> Sampled:
-    points = [point.value - point.start for _, point in sorted(sweep.samples[values][test.measure].items())]
+def _gain(cohort: Cohort, values: Values, test: Comparison) -> Sampled:
+    points = [point.value - point.start for _, point in sorted(cohort.samples[values][test.measure].items())]
     return Sampled(test.value, *_ends(test.estimate), points)
 
 
@@ -171,13 +173,13 @@ def _ends(estimate: Estimate | None) -> tuple[float, float]:
 
 def reading(tested: Tested) -> str:
     """Return how figures of scores are to be read."""
-    sweep = tested.sweep
+    cohort = tested.cohort
     told = ["Whiskers are 95 % intervals: of scores over seeds, on these images"]
     if by_start(tested.comparisons):
         told[0] += (
-            f"; of gains as in Differences. The gain is the difference to the {sweep.beginning}, seed by seed"
+            f"; of gains as in Differences. The gain is the difference to the {cohort.beginning}, seed by seed"
         )
-    told.append(f"Small dots are single seeds, the dashed line is the {sweep.beginning}")
+    told.append(f"Small dots are single seeds, the dashed line is the {cohort.beginning}")
     return ". ".join(told) + "."
 
 
@@ -186,29 +188,29 @@ def _title(measure: Measure) -> str:
     return f"{measure.name}, {measure.metric}{unit}"
 
 
-def _extremes(sweep: Sweep) -> str:
+def _extremes(cohort: Cohort) -> str:
     """Return the lowest and the highest mean of each score in words."""
-    return "; ".join(_extreme(sweep, measure) for measure in sweep.main)
+    return "; ".join(_extreme(cohort, measure) for measure in cohort.main)
 
 
-def _extreme(sweep: Sweep, measure: Measure) -> str:
+def _extreme(cohort: Cohort, measure: Measure) -> str:
     means = {
-        sweep.labels[values]: found.value
-        for values in sweep.samples
-        if (found := sweep.mean(values, measure)) is not None
+        cohort.labels[values]: found.value
+        for values in cohort.samples
+        if (found := cohort.mean(values, measure)) is not None
     }
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     ends = [f"{decimal(means[name], digits=measure.digits)} with {name}" for name in (low, high)]
     return f"{measure.name} from {ends[0]} to {ends[1]}"
 
 
-def gain_figures(folder: Path, sweep: Sweep, prefix: str) -> Iterator[tuple[ClassGains, Figure]]:
+def gain_figures(folder: Path, cohort: Cohort, prefix: str) -> Iterator[tuple[ClassGains, Figure]]:
     """Draw the gains of classes: a heat map for each protocol that has some; yield each with its numbers."""
-    for found in class_gains(sweep):
+    for found in class_gains(cohort):
         shown = found.shown
-        path = folder / f"{prefix}classes_{_file(found.measure.protocol)}.png"
-        columns = short_names(sweep, found.configurations)
-        key = ", ".join(sweep.names) if all("=" not in name for name in columns) else ""
+        path = folder / f"{prefix}classes_{_file(found.measure.protocol + found.measure.settings)}.png"
+        columns = short_names(cohort, found.configurations)
+        key = ", ".join(cohort.names) if all("=" not in name for name in columns) else ""
         gains_figure(path, shown.classes, columns, shown.gains, key=key)
         part = (
             ""
@@ -220,20 +222,20 @@ def gain_figures(folder: Path, sweep: Sweep, prefix: str) -> Iterator[tuple[Clas
         yield found, Figure(path, caption, f"Gains by class in {found.measure.name}: {ends}")
 
 
-def short_names(sweep: Sweep, configurations: Sequence[Values]) -> list[str]:
+def short_names(cohort: Cohort, configurations: Sequence[Values]) -> list[str]:
     """Return names of configurations for narrow columns: of a single key, its values."""
-    if len(sweep.names) == 1:
+    if len(cohort.names) == 1:
         return [values[0] for values in configurations]
-    return [sweep.short[values] for values in configurations]
+    return [cohort.short[values] for values in configurations]
 
 
-def learning(folder: Path, sweep: Sweep, prefix: str) -> Figure | None:
+def learning(folder: Path, cohort: Cohort, prefix: str) -> Figure | None:
     """Draw how training went: loss, CKA and validation scores, a colour for each configuration."""
     runs = {
         values: [
             *{point.run.path: point.run for sample in samples.values() for point in sample.values()}.values()
         ]
-        for values, samples in sweep.samples.items()
+        for values, samples in cohort.samples.items()
     }
     curves = {values: [run.curves for run in members] for values, members in runs.items()}
     logged = {name for members in curves.values() for one in members for name in one}
@@ -250,8 +252,8 @@ def learning(folder: Path, sweep: Sweep, prefix: str) -> Figure | None:
         for name in names
     ]
     path = folder / f"{prefix}learning.png"
-    ordered = len(sweep.names) == 1 and bool(swept_groups(sweep, 0))
-    learning_figure(path, [*sweep.short.values()], panels, ordered=ordered)
+    ordered = len(cohort.names) == 1 and bool(swept_groups(cohort, 0))
+    learning_figure(path, [*cohort.short.values()], panels, ordered=ordered)
     caption = "Learning curves: thin lines are seeds, thick ones their mean. Values logged at each step are smoothed."
     return Figure(
         path, caption, f"Curves over the optimizer steps of {', '.join(panel.title for panel in panels)}"

@@ -1,22 +1,22 @@
-"""Tables of a sweep: the one place where its numbers become text, for terminal, HTML, Markdown and CSV alike."""
+"""Tables of a cohort: the one place where its numbers become text, for terminal, HTML, Markdown and CSV alike."""
 
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from paka.cohort import Cohort, Measure
 from paka.comparisons import Comparison, by_start
 from paka.configurations import NO_VALUE, Column, Values, numbers
+from paka.disk import whole
 from paka.document import Cell, Table
 from paka.runs import Run
 from paka.scores import Score, decimal, format_rows
 from paka.significance import Estimate
-from paka.sweep import Measure, Sweep
 
 SIDE_BY_SIDE = 4
 """Scores that one table shows; more of them take more tables."""
@@ -37,14 +37,14 @@ RUN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Tested:
-    """A sweep with its comparisons.
+    """A cohort with its comparisons.
 
     Attributes:
-        sweep: The runs.
+        cohort: The runs.
         comparisons: All comparisons, see `paka.comparisons`.
     """
 
-    sweep: Sweep
+    cohort: Cohort
     comparisons: Sequence[Comparison]
 
 
@@ -71,70 +71,70 @@ def p_text(value: float | None) -> str:
 
 def score_tables(tested: Tested) -> list[Table]:
     """Return what the configurations scored: a row each, mean and interval over seeds, and the gain over the start."""
-    measures = tested.sweep.measures
+    measures = tested.cohort.measures
     chunks = [measures[i : i + SIDE_BY_SIDE] for i in range(0, len(measures), SIDE_BY_SIDE)]
     return [_score_table(tested, chunk) for chunk in chunks]
 
 
 def _score_table(tested: Tested, measures: Sequence[Measure]) -> Table:
-    sweep, tests = tested.sweep, by_start(tested.comparisons)
-    starts = {measure: sweep.start(measure) for measure in measures}
+    cohort, tests = tested.cohort, by_start(tested.comparisons)
+    starts = {measure: cohort.start(measure) for measure in measures}
     gains = {
         measure: any(
-            point.trained for one in sweep.samples.values() for point in one.get(measure, {}).values()
+            point.trained for one in cohort.samples.values() for point in one.get(measure, {}).values()
         )
         for measure in measures
     }
-    header = [*(sweep.names or ["configuration"]), "seeds"]
+    header = [*(cohort.names or ["configuration"]), "seeds"]
     for measure in measures:
         header += [measure.name, "gain"] if gains[measure] else [measure.name]
     rows: list[list[str | Cell]] = []
     if any(value is not None for value in starts.values()):
-        rows.append(_start_row(sweep, measures, starts, gains))
-    for values in sweep.samples:
-        row: list[str | Cell] = [*(values or ("all runs",)), _seeds(sweep, values, measures)]
+        rows.append(_start_row(cohort, measures, starts, gains))
+    for values in cohort.samples:
+        row: list[str | Cell] = [*(values or ("all runs",)), _seeds(cohort, values, measures)]
         for measure in measures:
-            row += _cells(sweep, values, measure, tests, gain=gains[measure])
+            row += _cells(cohort, values, measure, tests, gain=gains[measure])
         rows.append(row)
-    words = max(len(sweep.names), 1)
-    left = [_is_word(sweep, place) for place in range(words)] + [False] * (len(header) - words)
-    return Table(header, rows, left, _caption(sweep, measures), "Scores by configuration")
+    words = max(len(cohort.names), 1)
+    left = [_is_word(cohort, place) for place in range(words)] + [False] * (len(header) - words)
+    return Table(header, rows, left, _caption(cohort, measures), "Scores by configuration")
 
 
-def _is_word(sweep: Sweep, place: int) -> bool:
-    if not sweep.names or place == 0:
+def _is_word(cohort: Cohort, place: int) -> bool:
+    if not cohort.names or place == 0:
         return True
-    return numbers({values[place] for values in sweep.samples} - {NO_VALUE}) is None
+    return numbers({values[place] for values in cohort.samples} - {NO_VALUE}) is None
 
 
 def _start_row(
-    sweep: Sweep,
+    cohort: Cohort,
     measures: Sequence[Measure],
     starts: Mapping[Measure, float | None],
     gains: Mapping[Measure, bool],
 ) -> list[str | Cell]:
-    row: list[str | Cell] = [sweep.beginning, *[""] * max(len(sweep.names) - 1, 0), ""]
+    row: list[str | Cell] = [cohort.beginning, *[""] * max(len(cohort.names) - 1, 0), ""]
     for measure in measures:
         text = decimal(starts[measure], digits=measure.digits)
         row += [text, ""] if gains[measure] else [text]
     return row
 
 
-def _seeds(sweep: Sweep, values: Values, measures: Sequence[Measure]) -> str:
+def _seeds(cohort: Cohort, values: Values, measures: Sequence[Measure]) -> str:
     """Return how many seeds a configuration has, or from how many to how many in different scores."""
-    counts = sorted({len(sweep.samples[values].get(measure, {})) for measure in measures} - {0})
+    counts = sorted({len(cohort.samples[values].get(measure, {})) for measure in measures} - {0})
     return "-".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
 
 
 def _cells(
-    sweep: Sweep,
+    cohort: Cohort,
     values: Values,
     measure: Measure,
     tests: Mapping[tuple[Values, Measure], Comparison],
     *,
     gain: bool,
 ) -> list[str | Cell]:
-    mean = sweep.mean(values, measure)
+    mean = cohort.mean(values, measure)
     if mean is None:
         return ["", ""] if gain else [""]
     texts: list[str | Cell] = [margin(mean.value, mean.interval, measure.digits)]
@@ -145,8 +145,8 @@ def _cells(
     return texts
 
 
-def _caption(sweep: Sweep, measures: Sequence[Measure]) -> str:
-    facts = [f"{name} {fact}" for name, fact in sweep.facts.items()]
+def _caption(cohort: Cohort, measures: Sequence[Measure]) -> str:
+    facts = [f"{name} {fact}" for name, fact in cohort.facts.items()]
     metrics = {
         measure.protocol: f"{measure.metric} {measure.unit}".strip() for measure in measures if measure.first
     }
@@ -155,11 +155,13 @@ def _caption(sweep: Sweep, measures: Sequence[Measure]) -> str:
     lower = [measure.name for measure in measures if not measure.rises]
     reading = [f"lower is better: {', '.join(lower)}"] if lower else []
     of = f"metric {next(iter(metrics.values()))}" if alike and metrics else "; ".join(told)
-    seeds = ", ".join(map(str, sweep.seeds))
+    seeds = ", ".join(map(str, cohort.seeds))
     return "; ".join([", ".join([*facts, *([of] if of else []), f"seeds {seeds}"]), *reading])
 
 
-def comparison_table(sweep: Sweep, found: Sequence[Comparison], *, title: str = "", file: str = "") -> Table:
+def comparison_table(
+    cohort: Cohort, found: Sequence[Comparison], *, title: str = "", file: str = ""
+) -> Table:
     """Return comparisons as a table: the difference, its interval, its p value after correction, and what it rests on."""
     header = [
         "score",
@@ -171,28 +173,27 @@ def comparison_table(sweep: Sweep, found: Sequence[Comparison], *, title: str = 
         "seeds",
         "interval over",
     ]
-    rows = [_comparison_row(sweep, one) for one in found]
+    rows = [_comparison_row(cohort, one) for one in found]
     left = [True, True, True, False, False, False, False, True]
     return Table(header, rows, left, title=title or "Comparisons", file=file)
 
 
-def _comparison_row(sweep: Sweep, one: Comparison) -> list[str | Cell]:
+def _comparison_row(cohort: Cohort, one: Comparison) -> list[str | Cell]:
     digits = one.measure.digits
     difference = Cell(decimal(one.value, signed=True, digits=digits), one.mark)
     ends = interval(one.estimate, digits, signed=True)
     basis = one.basis or "not known"
     first, second = (
-        sweep.short[one.values],
-        sweep.beginning if one.against is None else sweep.short[one.against],
+        cohort.short[one.values],
+        cohort.beginning if one.against is None else cohort.short[one.against],
     )
     return [one.measure.name, first, second, difference, ends, p_text(one.corrected), one.seeds, basis]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
     """Write a table as CSV in place of what was there."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
-    path.write_text(buffer.getvalue(), encoding="utf-8")
+    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return path
 
 
@@ -251,25 +252,27 @@ def _seconds(run: Run) -> str:
 def configurations_csv(tested: Sequence[Tested]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of `configurations.csv`: a row for each configuration and score."""
     header = [
-        "program", "benchmark", "split", "profile", "size", "configuration", "protocol", "metric", "unit", "better", "seeds",
+        "program", "benchmark", "split", "profile", "size", "configuration", "protocol", "settings", "metric", "unit", "better", "seeds",
         "mean", "ci_low", "ci_high", "before", "gain", "gain_ci_low", "gain_ci_high", "gain_p", "gain_corrected_p", "gain_interval_over",
     ]  # fmt: skip
     rows = []
     for one in tested:
         tests = by_start(one.comparisons)
-        for values, samples in one.sweep.samples.items():
+        for values, samples in one.cohort.samples.items():
             rows += [
-                _configuration_row(one.sweep, values, measure, tests.get((values, measure)))
+                _configuration_row(one.cohort, values, measure, tests.get((values, measure)))
                 for measure in samples
             ]
     return header, rows
 
 
-def _configuration_row(sweep: Sweep, values: Values, measure: Measure, test: Comparison | None) -> list[str]:
-    mean = sweep.mean(values, measure)
+def _configuration_row(
+    cohort: Cohort, values: Values, measure: Measure, test: Comparison | None
+) -> list[str]:
+    mean = cohort.mean(values, measure)
     if mean is None:
         return []
-    facts = [sweep.facts.get(name, "") for name in ("benchmark", "split", "profile", "size")]
+    facts = [cohort.facts.get(name, "") for name in ("benchmark", "split", "profile", "size")]
     numbers = [
         mean.value,
         *_ends(mean.interval),
@@ -279,7 +282,7 @@ def _configuration_row(sweep: Sweep, values: Values, measure: Measure, test: Com
     ]
     texts = [decimal(number, digits=measure.digits) for number in numbers]
     return [
-        sweep.program, *facts, sweep.labels[values], measure.protocol, measure.metric, measure.unit, measure.better,
+        cohort.program, *facts, cohort.labels[values], measure.protocol, measure.settings, measure.metric, measure.unit, measure.better,
         " ".join(map(str, mean.seeds)), *texts, *_p_texts(test),
     ]  # fmt: skip
 
@@ -287,18 +290,18 @@ def _configuration_row(sweep: Sweep, values: Values, measure: Measure, test: Com
 def comparisons_csv(tested: Sequence[Tested]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of `comparisons.csv`."""
     header = [
-        "program", "benchmark", "split", "profile", "protocol", "metric", "first", "second", "seeds", "difference", "ci_low", "ci_high",
+        "program", "benchmark", "split", "profile", "protocol", "settings", "metric", "first", "second", "seeds", "difference", "ci_low", "ci_high",
         "p", "corrected_p", "interval_over", "significant",
     ]  # fmt: skip
     rows = []
     for one in tested:
         for found in one.comparisons:
-            facts = [one.sweep.facts.get(name, "") for name in ("benchmark", "split", "profile")]
+            facts = [one.cohort.facts.get(name, "") for name in ("benchmark", "split", "profile")]
             digits = found.measure.digits
             ends = [decimal(end, digits=digits) for end in _ends(found.estimate)]
             rows.append([
-                one.sweep.program, *facts, found.measure.protocol, found.measure.metric, found.first, found.second, found.seeds,
-                decimal(found.value, digits=digits), *ends, *_p_texts(found), "yes" if found.significant else "no",
+                one.cohort.program, *facts, found.measure.protocol, found.measure.settings, found.measure.metric, found.first, found.second,
+                found.seeds, decimal(found.value, digits=digits), *ends, *_p_texts(found), "yes" if found.significant else "no",
             ])  # fmt: skip
     return header, rows
 

@@ -12,7 +12,8 @@ from rich.text import Text
 from paka.document import Block, Facts, Table
 from paka.document import Text as Paragraph
 from paka.markdown_report import SYMBOLS
-from paka.sweep_document import Board, Overview, best, board_title, differences, summary
+from paka.sweep_differences import differences
+from paka.sweep_document import Board, Overview, best, board_title, summary
 from paka.sweep_tables import score_tables
 from paka.terminal import STYLES, print_columns, print_facts, print_paths, standard_output
 
@@ -31,7 +32,7 @@ def closing(found: Overview, paths: Mapping[str, Path], *, console: Console | No
     console = console or standard_output()
     _print(console, Text(f"paka: {summary(found)}", style="bold"))
     for board in found.boards:
-        title = board_title(board.sweep, found.boards) if len(found.boards) > 1 else "Scores"
+        title = board_title(board.cohort, found.boards) if len(found.boards) > 1 else "Scores"
         _print(console, Text(f"\n{title}", style="bold"))
         _board(console, board)
     left_out = found.left_out
@@ -48,7 +49,7 @@ def closing(found: Overview, paths: Mapping[str, Path], *, console: Console | No
 def _board(console: Console, board: Board) -> None:
     for table in score_tables(board.tested):
         print_marked(console, table)
-    for title, blocks in (("Best", best(board)), ("Differences", differences(board.tested))):
+    for title, blocks in (("Best", best(board)), ("Differences", differences(board.tested, board.lacks))):
         if blocks:
             _print(console, Text(f"\n{title}", style="bold"))
         for block in blocks:

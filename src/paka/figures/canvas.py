@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
 from paka.colours import Pixels
+from paka.disk import whole
 
 DPI = 150
 INK, MUTED, BEFORE, AFTER = "#1a1a1a", "#6b6b6b", "#9a9a9a", "#0072b2"
@@ -95,19 +96,19 @@ def check_counts(images: Pixels, **others: NDArray[Any]) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Save a figure without an alpha channel, which would be a sixth of the file; its folder is made."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    """Save a figure as PNG without an alpha channel, which would be a sixth of the file; its folder is made."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib has no types here
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    Image.fromarray(pixels[..., :3]).save(path, dpi=(DPI, DPI))
+    with whole(Path(path)) as unfinished:
+        Image.fromarray(pixels[..., :3]).save(unfinished, format="PNG", dpi=(DPI, DPI))
 
 
 def save_both(figure: Figure, path: Path) -> None:
     """Save a figure as PNG, and as SVG beside it: the same bytes for the same figure."""
     save(figure, path)
-    with mpl.rc_context({"svg.hashsalt": "paka"}):
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    with mpl.rc_context({"svg.hashsalt": "paka"}), whole(path.with_suffix(".svg")) as unfinished:
+        figure.savefig(unfinished, format="svg", metadata={"Date": None})
 
 
 @cache

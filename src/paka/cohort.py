@@ -1,15 +1,29 @@
-"""A sweep: runs that are measured alike, by configuration and seed, and what their scores come to over seeds."""
+"""A cohort: runs that are measured alike, by configuration and seed, and what their scores come to over seeds."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from paka.configurations import Column, Values, columns, label, order, short_labels, within
+from paka.configurations import (
+    NO_VALUE,
+    Column,
+    Values,
+    as_text,
+    columns,
+    is_ignored,
+    label,
+    order,
+    short_labels,
+    shortest,
+    within,
+)
 from paka.resamples import Key, Resampled, read_resamples
 from paka.runs import Run
 from paka.scores import Score, spoken
@@ -17,13 +31,8 @@ from paka.significance import Estimate, over_seeds
 
 MEASURED = ("benchmark", "profile")
 """Keys that say how scores are measured; scores that differ in them are in different tables."""
-NOT_MEASURED = (
-    "benchmark.limit", "benchmark.fraction", "benchmark.split", "benchmark.subset_seed", "benchmark.home", "benchmark.miniature",
-    "profile.bootstrap",
-)  # fmt: skip
-"""Keys among them that change no score."""
-ALIKE = 0.02
-"""How far scores of one encoder may be apart, which may have been rounded to two decimals."""
+NOT_MEASURED = ("benchmark.limit", "benchmark.fraction", "benchmark.split", "benchmark.subset_seed")
+"""Keys among them of what is post-trained on, and the seed of draws: of that, means are taken, or it tells configurations apart."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Measure:
         better: Whether `higher` or `lower` is better.
         rules: The switches of the profile.
         first: Whether it is the protocol's first metric, which stands for it.
+        settings: What tells the protocol's settings from those of other runs, as `fraction=0.125`; empty where all have the same.
     """
 
     protocol: str
@@ -45,11 +55,13 @@ class Measure:
     better: str
     rules: str
     first: bool
+    settings: str = ""
 
     @property
     def name(self) -> str:
         """What tables call it."""
-        return spoken(self.protocol) if self.first else f"{spoken(self.protocol)} {self.metric}"
+        name = " ".join([spoken(self.protocol), *([] if self.first else [self.metric])])
+        return f"{name}, {self.settings}" if self.settings else name
 
     @property
     def digits(self) -> int:
@@ -112,7 +124,7 @@ Sample = Mapping[int, Point]
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Cohort:
     """Runs that are measured alike.
 
     Attributes:
@@ -121,7 +133,8 @@ class Sweep:
         names: Names of what its configurations differ in.
         samples: Scores by configuration and measure.
         runs: The runs.
-        repeated: Runs that are left out, with the run that has their configuration and seed.
+        repeated: Runs that have scores which a later run with their configuration and seed has, too, with that run.
+        numberless: Names of scores of runs that are no numbers, by run.
     """
 
     program: str
@@ -130,13 +143,22 @@ class Sweep:
     samples: Mapping[Values, Mapping[Measure, Sample]]
     runs: Sequence[Run]
     repeated: Mapping[str, str]
+    numberless: Mapping[str, Sequence[str]]
+
+    @property
+    def counted(self) -> list[str]:
+        """Names of the runs that have a score here."""
+        points = (
+            point for one in self.samples.values() for sample in one.values() for point in sample.values()
+        )
+        return [*dict.fromkeys(point.run.name for point in points)]
 
     @cached_property
     def measures(self) -> list[Measure]:
         """The scores that there are, in order."""
         found = dict.fromkeys(measure for sample in self.samples.values() for measure in sample)
         places = {name: place for place, name in enumerate(dict.fromkeys(one.protocol for one in found))}
-        return sorted(found, key=lambda measure: (places[measure.protocol], not measure.first))
+        return sorted(found, key=lambda one: (places[one.protocol], one.settings, not one.first))
 
     @property
     def beginning(self) -> str:
@@ -177,7 +199,8 @@ class Sweep:
         for sample in samples:
             for seed, point in sample.items():
                 by_seed.setdefault(seed, []).append(point.start)
-        alike = all(max(starts) - min(starts) < ALIKE for starts in by_seed.values())
+        rounding = 2 * 10**-measure.digits  # of scores that may have been printed
+        alike = all(max(starts) - min(starts) < rounding for starts in by_seed.values())
         return float(np.mean([starts[0] for starts in by_seed.values()])) if alike and by_seed else None
 
 
@@ -211,8 +234,11 @@ def mean(sample: Sample) -> Mean:
     return Mean(tuple(sorted(sample)), value, over_seeds(values), before, delta)
 
 
-def sweeps(runs: Iterable[Run]) -> list[Sweep]:
-    """Return runs by how they are measured; those that do not count are left out."""
+def cohorts(runs: Iterable[Run]) -> list[Cohort]:
+    """Return runs by how they are measured; those that do not count are left out.
+
+    Some of these may have no score that is a number.
+    """
     counting = [run for run in runs if run.counts]
     found = []
     for program in dict.fromkeys(run.program for run in counting):
@@ -222,7 +248,7 @@ def sweeps(runs: Iterable[Run]) -> list[Sweep]:
         for run in own:
             for score in run.scores:
                 groups.setdefault(_measured(run, score), []).append((run, score))
-        found += [_sweep(program, rows, varied) for rows in groups.values()]
+        found += [_cohort(program, rows, varied) for rows in groups.values()]
     return found
 
 
@@ -231,7 +257,7 @@ def _measured(run: Run, score: Score) -> str:
     rest = {
         key: value
         for key, value in run.settings.items()
-        if within(key, MEASURED) and not within(key, NOT_MEASURED)
+        if within(key, MEASURED) and not within(key, NOT_MEASURED) and not is_ignored(key, run.settings)
     }
     return json.dumps([*facts_of(score).values(), rest], sort_keys=True)
 
@@ -242,17 +268,19 @@ def facts_of(score: Score) -> dict[str, str]:
     return {name: "" if getattr(score, name) is None else str(getattr(score, name)) for name in names}
 
 
-def _sweep(program: str, rows: Sequence[tuple[Run, Score]], varied: Sequence[Column]) -> Sweep:
+def _cohort(program: str, rows: Sequence[tuple[Run, Score]], varied: Sequence[Column]) -> Cohort:
     runs = [*{run.path: run for run, _ in rows}.values()]
     several = any(len({score.method for score in run.scores}) > 1 for run in runs)
     kept = [column for column in varied if len({column.text(run) for run in runs}) > 1]
     names = [*(column.name for column in kept), *(["method"] if several else [])]
     resamples = {run.path: read_resamples(run.path) for run in runs}
+    settings = _settings(rows)
     newest: dict[tuple[Values, Measure, int], Point] = {}
     repeated: dict[str, str] = {}
     for run, score in rows:
         values = (*(column.text(run) for column in kept), *([score.method] if several else []))
-        place = values, measure_of(score, run.scores), _seed(run, score)
+        measure = _measure(score, run.scores, settings[score.protocol, run.path])
+        place = values, measure, _seed(run, score)
         point = _point(run, score, resamples[run.path])
         older = newest.get(place)
         if older is not None and older.run is not run:
@@ -261,12 +289,14 @@ def _sweep(program: str, rows: Sequence[tuple[Run, Score]], varied: Sequence[Col
             point = last
         newest[place] = point
     samples: dict[Values, dict[Measure, dict[int, Point]]] = {}
+    numberless: dict[str, list[str]] = {}
     for (values, measure, seed), point in sorted(newest.items(), key=lambda item: order(item[0][0])):
-        if point.value == point.value:
+        if math.isfinite(point.value) and (not point.trained or math.isfinite(point.start)):
             samples.setdefault(values, {}).setdefault(measure, {})[seed] = point
-    return Sweep(
-        program, {k: v for k, v in facts_of(rows[0][1]).items() if v}, names, samples, runs, repeated
-    )
+        else:
+            numberless.setdefault(point.run.name, []).append(measure.name)
+    facts = {name: fact for name, fact in facts_of(rows[0][1]).items() if fact}
+    return Cohort(program, facts, names, samples, runs, repeated, numberless)
 
 
 def _seed(run: Run, score: Score) -> int:
@@ -279,10 +309,27 @@ def _age(point: Point) -> tuple[str, str]:
     return (status.ended or "" if status else "", point.run.name)
 
 
-def measure_of(score: Score, scores: Sequence[Score]) -> Measure:
+def _measure(score: Score, scores: Sequence[Score], settings: str) -> Measure:
     """Return what a score measures, by the other scores of its run."""
     first = next(one for one in scores if one.protocol == score.protocol).metric == score.metric
-    return Measure(score.protocol, score.metric, score.unit, score.better, score.rules, first)
+    return Measure(score.protocol, score.metric, score.unit, score.better, score.rules, first, settings)
+
+
+def _settings(rows: Iterable[tuple[Run, Score]]) -> dict[tuple[str, Path], str]:
+    """Return what tells the settings of each protocol in each run from those in others."""
+    by_protocol: dict[str, dict[Path, dict[str, str]]] = {}
+    for run, score in rows:
+        node = f"eval.protocols.{score.protocol}"
+        own = {key: as_text(value) for key, value in run.settings.items() if within(key, [node])}
+        by_protocol.setdefault(score.protocol, {})[run.path] = own
+    told = {}
+    for protocol, runs in by_protocol.items():
+        known = sorted({key for own in runs.values() for key in own})
+        keys = [key for key in known if len({own.get(key) for own in runs.values()}) > 1]
+        names = [*shortest(keys).values()]
+        for path, own in runs.items():
+            told[protocol, path] = label(names, tuple(own.get(key, NO_VALUE) for key in keys)) if keys else ""
+    return told
 
 
 def _point(run: Run, score: Score, kept: Mapping[Key, Resampled]) -> Point:
