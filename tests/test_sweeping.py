@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,13 +39,7 @@ import sys
 sys.argv[0] = "train.py"
 {}
 """
-NO_REPORT = """
-import types
-report = types.ModuleType("paka.sweep_report")
-report.report_over = lambda folders, folder: {"report": folder}
-sys.modules["paka.sweep_report"] = report
-"""
-"""Takes the place of the report over a sweep's runs."""
+NO_REPORT = "import paka.report; paka.report.run = lambda *arguments: None"
 
 Sweep = Callable[..., int]
 
@@ -81,9 +74,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_conf: Path) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("paka.config.CONF_DIR", small_conf)
     monkeypatch.setattr("paka.config._refuse_mistakes", lambda name: None)
-    report = types.ModuleType("paka.sweep_report")
-    report.report_over = _report_over  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "paka.sweep_report", report)
+    monkeypatch.setattr("paka.report.run", _report)
     interrupt = signal.getsignal(signal.SIGINT)
 
     def run(job: Callable[[DictConfig], float | None], *arguments: str) -> int:
@@ -100,9 +91,9 @@ def sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_conf: Path) -> 
     assert signal.getsignal(signal.SIGINT) is interrupt
 
 
-def _report_over(folders: Sequence[Path], folder: Path) -> dict[str, Path]:
-    (folder / "runs.txt").write_text("\n".join(run.name for run in folders))
-    return {"runs.txt": folder / "runs.txt"}
+def _report(folders: Sequence[Path], output_dir: Path, reference: str | None) -> None:
+    assert reference is None
+    (output_dir / "runs.txt").write_text("\n".join(run.name for run in folders))
 
 
 def states(folder: Path) -> dict[str, str]:
@@ -232,10 +223,10 @@ def test_files_of_somebody_are_not_cleared_away(
 def test_a_report_that_cannot_be_written_is_told_after_the_jobs(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(folders: Sequence[Path], folder: Path) -> None:
+    def full(folders: Sequence[Path], output_dir: Path, reference: str | None) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["paka.sweep_report"], "report_over", full)
+    monkeypatch.setattr("paka.report.run", full)
     assert sweep(lambda cfg: 1.0, "-m", "seed=0,1", "sweep_dir=kept") == 1
     printed, errors = capsys.readouterr()
     assert "2 of 2 jobs finished" in printed

@@ -22,6 +22,7 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from paka import report
 from paka.command_line import USER_ERRORS
 from paka.disk import FULL
 from paka.launch import rank
@@ -275,19 +276,14 @@ def _monitored(cfg: DictConfig) -> str:
 
 
 def _report(folder: Path) -> str:
-    """Write the report over a sweep's jobs and say where; return what kept it from being written."""
-    from paka.sweep_report import report_over
-
+    """Write the report over a sweep's jobs and print its tables; return what kept it from being written."""
+    sys.stdout.write("\n")
+    sys.stdout.flush()
     try:
-        files = report_over([folder], folder)
+        report.run([folder], folder, None)
     except (OSError, *USER_ERRORS) as error:  # how its jobs ended is still to be told
         reason = FULL.get(error.errno or 0, str(error)) if isinstance(error, OSError) else str(error)
         return f"no report: {reason}; python -m paka.report {shlex.quote(str(folder))} writes one"
-    from paka import terminal
-
-    console = terminal.standard_output()
-    console.print("\nFiles", style="bold")
-    terminal.print_paths(console, files)
     return ""
 
 
