@@ -7,6 +7,7 @@ FEW_IMAGES := data.source.train=64 data.source.test=16 profile.train_images=32 p
 	profile.memory=2048 profile.clusters=20 profile.linear_epochs=1 profile.bootstrap=20
 
 unexport PYTHONPATH # paka is what is installed
+unexport PYTHONDONTWRITEBYTECODE # or each process would compile torch and the others anew
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint types docs wheel clean
 
