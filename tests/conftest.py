@@ -10,6 +10,16 @@ import pytest
 
 # Small tensors gain nothing from threads, and tests may run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # as paka.wandb_run does when it is imported
+
+
+@pytest.fixture(autouse=True)
+def the_environment_is_as_it_was() -> Iterator[None]:
+    """Take back what a test, or a library in it, has set: a program that is started later would find it."""
+    before = {**os.environ}
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

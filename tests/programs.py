@@ -32,15 +32,11 @@ LATE = {
     *("PAKA_CACHE", "PAKA_TRACEBACK", "HYDRA_FULL_ERROR", "WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"),
     *("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES", "TERM"),
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_CPUS_PER_TASK"),
-    *("WANDB_ERROR_REPORTING", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ALLOW_FILE_STORE"),  # set where they are imported
     *("PYTHONPATH", "PYTHONIOENCODING"),  # the fork does with them what the interpreter does
 }
 """Variables that are read when they are needed; any other may be read while libraries are imported."""
-UNSET = {
-    *("PAKA_TRACEBACK", "RANK", "LOCAL_RANK", "SLURM_PROCID", "PYTEST_CURRENT_TEST"),
-    *("PAKA_SWEEP", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"),  # of what was run in the process of the tests
-}
-"""Variables of whoever started the tests, or that tests left behind, which would change what programs do."""
+UNSET = ("PAKA_TRACEBACK", "RANK", "LOCAL_RANK", "SLURM_PROCID", "PYTEST_CURRENT_TEST")
+"""Variables of whoever started the tests that would change what programs do."""
 ROOT = Path(__file__).parents[1]
 SERVER = Path(__file__).with_name("program_server.py")
 TIMEOUT = 240.0
