@@ -29,7 +29,7 @@ test: .venv/.installed ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 test-slow: .venv/.installed ## run the tests that take longer
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 8
 
 lint: .venv/.installed ## check style and formatting
 	$(BIN)/ruff check .
