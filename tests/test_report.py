@@ -71,7 +71,7 @@ def test_one_run_is_reported_beside_its_own_report(tmp_path: Path) -> None:
         (
             ["run", "--reference", "x"],
             1,
-            "error: expected a configuration to compare with, got x: one of as configured",
+            "error: expected a configuration to compare with, got 'x': it is none of 'as configured'",
         ),
     ],
 )

@@ -6,7 +6,6 @@ import csv
 import errno
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.full_disks import files_of_at_most
 from tests.stopping import SMALL, runs, train
 
 from paka import checkpoints
@@ -247,13 +247,8 @@ def test_a_warm_start_leaves_out_heads_that_do_not_fit(
 def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "last.ckpt"
     WholeCheckpoints().save_checkpoint({"weights": torch.ones(10)}, path)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(DiskFullError) as caught:
-            WholeCheckpoints().save_checkpoint({"weights": torch.zeros(100_000)}, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_of_at_most(20_000), pytest.raises(DiskFullError) as caught:
+        WholeCheckpoints().save_checkpoint({"weights": torch.zeros(100_000)}, path)
     assert f"expected room for a file of 402 kB in {tmp_path}, but the file is too large" in str(caught.value)
     assert f"go on from the last checkpoint with resume={tmp_path}" in str(caught.value)
     assert torch.equal(torch.load(path, weights_only=True)["weights"], torch.ones(10))

@@ -245,6 +245,7 @@ def test_two_processes_give_the_losses_of_one(
     ("overrides", "message"),
     [
         (["data.root=/nowhere"], "/nowhere does not exist"),
+        (["trainer.accelerator=mps"], "expected what this machine can do, got trainer.accelerator=mps"),
         (["backbone.batch_size=64"], "expected at least one batch of 64 images, found 10"),
         (
             ["profile.k=90", "profile.memory=95", "profile.train_images=2"],

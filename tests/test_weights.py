@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from paka import key_tables as tables
 from paka import weights
+from paka.digests import write_digests
 from paka.key_tables import Layout
 from paka.layouts import from_timm
 
@@ -143,3 +145,15 @@ def test_a_folder_of_the_older_kind_is_read_and_its_heads_are_compared(heads: in
         return
     with pytest.raises(ValueError, match=r"expected 2 attention heads, .*config\.json has 4"):
         weights.load_file(other, tmp_path)
+
+
+def test_a_file_that_is_not_as_it_was_written_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_file({"a": torch.zeros(1000)}, path)
+    write_digests(tmp_path, [path.name])
+    assert [*weights.read(path)] == ["a"]
+    changed = bytearray(path.read_bytes())
+    changed[-500] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match="the file is damaged or was changed"):
+        weights.read(path)

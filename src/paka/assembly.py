@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
@@ -277,6 +278,9 @@ def build_trainer(
         output_dir: The run's folder.
         callbacks: Beside the one that keeps checkpoints.
         metrics: Rows that `metrics.csv` begins with, of a run that is gone on with.
+
+    Raises:
+        ValueError: This machine has no such devices.
     """
     checkpoint = ModelCheckpoint(
         dirpath=output_dir / "checkpoints",
@@ -286,24 +290,41 @@ def build_trainer(
     )
     # Lightning would save in the midst of a step, into a folder that jobs share; `paka.interrupt` requeues.
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-    return L.Trainer(
-        default_root_dir=output_dir,
-        plugins=[WholeCheckpoints(), *slurm],
-        accelerator=cfg.trainer.accelerator,
-        devices=cfg.trainer.devices,
-        strategy=cfg.trainer.strategy,
-        precision=training_precision(cfg.trainer.precision, cfg.trainer.accelerator),  # type: ignore[arg-type]
-        max_steps=cfg.trainer.max_steps,
-        accumulate_grad_batches=cfg.trainer.accumulate,
-        gradient_clip_val=cfg.trainer.gradient_clip,
-        log_every_n_steps=min(cfg.trainer.log_every, cfg.trainer.max_steps),
-        deterministic=cfg.trainer.deterministic,
-        logger=build_loggers(cfg, metrics),
-        callbacks=[*callbacks, checkpoint],
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    with _refused(cfg.trainer):
+        return L.Trainer(
+            default_root_dir=output_dir,
+            plugins=[WholeCheckpoints(), *slurm],
+            accelerator=cfg.trainer.accelerator,
+            devices=cfg.trainer.devices,
+            strategy=cfg.trainer.strategy,
+            precision=training_precision(cfg.trainer.precision, cfg.trainer.accelerator),  # type: ignore[arg-type]
+            max_steps=cfg.trainer.max_steps,
+            accumulate_grad_batches=cfg.trainer.accumulate,
+            gradient_clip_val=cfg.trainer.gradient_clip,
+            log_every_n_steps=min(cfg.trainer.log_every, cfg.trainer.max_steps),
+            deterministic=cfg.trainer.deterministic,
+            logger=build_loggers(cfg, metrics),
+            callbacks=[*callbacks, checkpoint],
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+
+@contextmanager
+def _refused(trainer: DictConfig) -> Iterator[None]:
+    """Say in a sentence which settings Lightning cannot do here.
+
+    Raises:
+        ValueError: There are some.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        settings = ", ".join(
+            f"trainer.{key}={trainer[key]}" for key in ("accelerator", "devices", "strategy")
+        )
+        raise ValueError(f"expected what this machine can do, got {settings}: {error}") from error
 
 
 def build_loggers(cfg: DictConfig, metrics: Sequence[Mapping[str, str]] = ()) -> list[Logger]:

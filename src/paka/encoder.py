@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast, overload
@@ -260,7 +261,8 @@ def timm_options(arch: Mapping[str, Any] | None) -> dict[str, Any]:
 def _check_model(model: str) -> None:
     family = model.partition(".")[0]
     if not timm.is_model(family):
-        close = ", ".join(timm.list_models(f"*{family}*")[:3]) or "see timm.list_models()"
+        found = timm.list_models(f"*{family}*")[:3] or get_close_matches(family, timm.list_models("*vit*"), 3)
+        close = ", ".join(found) or "none; see timm.list_models()"
         message = f"expected a timm model name, got {model!r}; close: {close}"
         raise ValueError(message)
     tags = timm.list_pretrained(f"{family}.*")

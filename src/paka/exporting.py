@@ -177,7 +177,7 @@ def _card(
         files={} if folder is None else _files(folder),
         source=(found.file.name, sha256(found.file)),
         commands={
-            "The run": private(run.provenance.get("command", "not recorded")),
+            **_commands(run),
             **({} if folder is None else {"The export": private(command_line())}),
         },
         versions={
@@ -185,6 +185,14 @@ def _card(
             **({} if folder is None else {"export": _versions(provenance())}),
         },
     )
+
+
+def _commands(run: RunFolder) -> dict[str, str]:
+    """Return the commands of a run: the one that began it, and those that went on with it."""
+    known = [*run.provenance.get("before", []), run.provenance]
+    first, *others = [private(one.get("command", "not recorded")) for one in known]
+    again = {f"Gone on with{f', {n}' if n > 1 else ''}": command for n, command in enumerate(others, 1)}
+    return {"The run": first, **again}
 
 
 def _files(folder: Path) -> dict[str, tuple[int, str]]:

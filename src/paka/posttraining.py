@@ -215,9 +215,13 @@ def _facts(
     partly = "" if trained == whole else f", {trained:.2g} M trained"
     sides = [grid * encoder.patch_size for grid in (cfg.backbone.global_grid, cfg.backbone.local_grid)]
     choices = HydraConfig.get().runtime.choices
-    scored = "nothing: eval=none, or no masks; see the groups eval and benchmark"
     if benchmark is not None:
         scored = f"{benchmark.query.name} {benchmark.query.split}, {', '.join(benchmark.protocols)}"
+    elif cfg.eval.protocols:
+        scored = "nothing: there are no labelled images, see the group benchmark"
+    else:
+        scored = "nothing: eval=none"
+    then = "" if benchmark is None else ", then the evaluation"
     size = f"{whole:.1f} M parameters{partly}, patch {encoder.patch_size}"
     return {
         "backbone": f"{cfg.backbone.name}, {size}, {assembly.starting_point(cfg)}",
@@ -227,7 +231,7 @@ def _facts(
         "steps": f"{cfg.trainer.max_steps} of {cfg.backbone.batch_size} images, seed {cfg.seed}",
         "device": f"{cfg.trainer.accelerator}, {training_precision(cfg.trainer.precision, cfg.trainer.accelerator)}",
         "scored on": scored,
-        "forecast": f"{terminal.forecast(seconds)} of training, then the evaluation",
+        "forecast": f"{terminal.forecast(seconds)} of training{then}",
         "folder": terminal.from_here(cfg.output_dir),
     }
 

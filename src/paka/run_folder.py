@@ -112,9 +112,11 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         if not (self.path / "config.yaml").is_file():
-            raise FileNotFoundError(
-                f"expected the folder of a run at {self.path}, found no config.yaml there: name a folder below outputs/ or multirun/"
-            )
+            job = next(iter(sorted(self.path.glob("*/config.yaml"))), None)
+            found = "no config.yaml there: name a folder below outputs/ or multirun/"
+            if job is not None:
+                found = f"runs below it: name one of them, such as {job.parent}"
+            raise FileNotFoundError(f"expected the folder of a run at {self.path}, found {found}")
 
     @cached_property
     def config(self) -> DictConfig:

@@ -237,7 +237,7 @@ class Train:
     method: str = MISSING
     run_name: str = MISSING
     tags: list[str] = MISSING
-    output_dir: str = MISSING
+    output_dir: str | None = MISSING  # none while it is only shown
     sweep_dir: str = MISSING
     backbone: Backbone = MISSING
     data: Any = MISSING
@@ -273,7 +273,7 @@ class Evaluate:
     features: str = MISSING
     run_name: str = MISSING
     tags: list[str] = MISSING
-    output_dir: str = MISSING
+    output_dir: str | None = MISSING  # none while it is only shown
     sweep_dir: str = MISSING
     backbone: Backbone = MISSING
     benchmark: Any = MISSING
@@ -290,7 +290,7 @@ class Doctor:
     sample: int | None = MISSING
     contact_sheet: int = MISSING
     run_name: str = MISSING
-    output_dir: str = MISSING
+    output_dir: str | None = MISSING  # none while it is only shown
     data: Any = MISSING
     benchmark: Any = MISSING
 

@@ -60,9 +60,9 @@ def overview(folders: Sequence[Path], output_dir: Path, reference: str | None = 
     found = cohorts(runs)
     chosen = [_reference(cohort, reference) for cohort in found]
     if reference is not None and not any(values is not None for values in chosen):
-        known = "; ".join(label for cohort in found for label in cohort.labels.values())
+        known = "; ".join(f"'{label}'" for cohort in found for label in cohort.labels.values())
         raise LookupError(
-            f"expected a configuration to compare with, got {reference}: one of {known or 'none, since no run has scores'}"
+            f"expected a configuration to compare with, got '{reference}': it is none of {known or 'none, since no run has scores'}"
         )
     output_dir.mkdir(parents=True, exist_ok=True)
     several = len(found) > 1

@@ -22,7 +22,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import Eva, VisionTransformer, load_state_dict_from_hf
 from torch import Tensor
 
-from paka.digests import sha256
+from paka.digests import check_digest, sha256
 from paka.disk import as_os_error, whole
 from paka.key_tables import LAYOUTS, TIMM
 from paka.layouts import State, is_unused, recognise, to_timm
@@ -100,7 +100,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> Any:
-    """Return what one file holds, without running any of its code."""
+    """Return what one file holds, without running any of its code; it is compared with the digest beside it, if there is one."""
+    check_digest(path)
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

@@ -42,7 +42,7 @@ def gains_figure(
     width = left + max(wide * len(columns), 2.6) + 0.25
     figure = paper(width, head + tall * len(classes) + 0.55)
     axis = axes_at(figure, left, head, wide * len(columns), tall * len(classes))
-    most = max(float(np.nanmax(np.abs(gains))), 0.01)
+    most = max(float(np.nanmax(np.abs(gains))), 1.0)  # or what is nothing would be as bright as what is much
     axis.imshow(gains, cmap=_CHANGE, vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
     axis.xaxis.tick_top()
     axis.set_xticks(range(len(columns)), columns, rotation=90 if steep else 0, color=INK, fontsize=8)

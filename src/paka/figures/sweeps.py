@@ -31,6 +31,8 @@ ACROSS = 3
 """Panels side by side."""
 PANEL, BETWEEN = 2.55, 0.32
 """Width of a panel, and distance between two that share their rows, in inches."""
+LEAST = 0.02
+"""How much an axis of scores covers at least: two of the last digits that are printed."""
 APART = 0.72
 """Distance between two that have axes of their own."""
 COLOURS = (*LINES, "#60006c", "#483c00", "#a80c48", "#9078f0", "#30249c", "#6c5478")
@@ -120,6 +122,7 @@ def curve_figure(
         for line, (colour, dashes) in zip(panel.lines, line_styles(len(panel.lines)), strict=True):
             _line(axis, line, colour, dashes)
         titled(axis, panel.title)
+        _ordinate(axis)
         _abscissa(axis, axis_name, ticks)
         if panel.start is not None:
             axis.axhline(panel.start, **_START)
@@ -139,6 +142,14 @@ def _line(axis: Axes, line: Line, colour: str, dashes: Any) -> None:
                 place, score.mean, [[score.mean - score.low], [score.high - score.mean]],
                 color=colour, linewidth=0.9, capsize=2.5, alpha=0.75, zorder=2,
             )  # fmt: skip
+
+
+def _ordinate(axis: Axes) -> None:
+    """Write scores out, and keep those that are alike in print from looking different."""
+    axis.ticklabel_format(axis="y", style="plain", useOffset=False)
+    low, high = axis.get_ylim()
+    if high - low < LEAST:
+        axis.set_ylim((low + high - LEAST) / 2, (low + high + LEAST) / 2)
 
 
 def _abscissa(axis: Axes, name: str, ticks: Sequence[float]) -> None:
