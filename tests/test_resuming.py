@@ -77,6 +77,9 @@ def test_the_last_run_goes_on_in_its_folder_and_ends_like_an_uninterrupted_one(
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
     first, second = json.loads((run / "provenance.json").read_text())["before"][0], run / "report.md"
     assert "resume=" not in first["command"]
+    card = (run / "model_card.md").read_text()
+    assert first["command"] in card, "the command that began it"
+    assert "Gone on with" in card
     assert f"from step 3 of {run}" in second.read_text()
     capfd.readouterr()
     assert train(monkeypatch, "resume=last") == 2

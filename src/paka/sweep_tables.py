@@ -92,7 +92,7 @@ def _score_table(tested: Tested, measures: Sequence[Measure]) -> Table:
     if any(value is not None for value in starts.values()):
         rows.append(_start_row(cohort, measures, starts, gains))
     for values in cohort.samples:
-        row: list[str | Cell] = [*(values or ("all runs",)), _seeds(cohort, values, measures)]
+        row: list[str | Cell] = [*(values or (cohort.labels[values],)), _seeds(cohort, values, measures)]
         for measure in measures:
             row += _cells(cohort, values, measure, tests, gain=gains[measure])
         rows.append(row)
