@@ -213,7 +213,7 @@ def test_punctuation_does_not_get_through() -> None:
         ("/home/al", "that of /home/al/start.pth; timm's own", "that of ~/start.pth; timm's own"),
         ("/home/al", "/home/al", "~"),
         ("/home/al", "/home/alice/x /home/al-other/x /home/al.old", "/home/alice/x /home/al-other/x /home/al.old"),
-        ("/root", "/data/root/coco /root/coco", "/data/root/coco ~/coco"),
+        ("/al", "/data/al/coco /al/coco", "/data/al/coco ~/coco"),
         ("/", "/data /x", "/data /x"),
     ],
 )  # fmt: skip

@@ -118,8 +118,7 @@ def _load(path: Path) -> Any:
         ) from error
     except (SafetensorError, RuntimeError, EOFError) as error:
         reason = (str(error).splitlines() or ["an empty file"])[0]
-        message = f"expected a readable checkpoint in {path}, got: {reason}"
-        raise ValueError(message) from error
+        raise ValueError(f"expected a readable checkpoint in {path}, got: {reason}") from error
 
 
 def _parts(path: Path) -> list[str]:
