@@ -261,7 +261,9 @@ def timm_options(arch: Mapping[str, Any] | None) -> dict[str, Any]:
 def _check_model(model: str) -> None:
     family = model.partition(".")[0]
     if not timm.is_model(family):
-        found = timm.list_models(f"*{family}*")[:3] or get_close_matches(family, timm.list_models("*vit*"), 3)
+        found = timm.list_models(f"*{family}*")[:3] or get_close_matches(
+            family, timm.list_models(["vit_*", "deit*", "eva*"]), 3
+        )
         close = ", ".join(found) or "none; see timm.list_models()"
         message = f"expected a timm model name, got {model!r}; close: {close}"
         raise ValueError(message)
