@@ -29,7 +29,7 @@ from paka.config import CONF_DIR, entry
 from paka.launch import RANKS, rank
 from paka.locks import locked, place
 from paka.run_folder import RunFolder
-from paka.sweep_job import PLACES, in_turn
+from paka.sweep_job import MARKS, PLACES, in_turn
 from paka.sweep_names import VARIABLE, Plan, folder_name, job_folder, tell
 
 ROOT = Path(__file__).parents[1]
@@ -218,6 +218,32 @@ def test_files_of_somebody_are_not_cleared_away(
     assert sweep(lambda cfg: 1.0, "-m", "seed=0", "run_name=mine", "sweep_dir=.") == 1
     assert mine.exists()
     assert "found files of something else, such as precious.txt" in capsys.readouterr().err
+
+
+def test_a_job_that_was_killed_at_its_beginning_goes_on(sweep: Sweep, tmp_path: Path) -> None:
+    unfinished = tmp_path / "kept" / "seed-0" / ".config.yaml.123"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.touch()
+    assert sweep(lambda cfg: 1.0, "-m", "seed=0,1", "sweep_dir=kept") == 0
+    assert not unfinished.exists()
+
+
+def test_the_marks_of_a_job_are_cleared_last(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, removed, unlink = tmp_path / "kept" / "seed-0", [], Path.unlink
+
+    def noted(path: Path, *, missing_ok: bool = False) -> None:
+        removed.append(path.name)
+        unlink(path, missing_ok=missing_ok)
+
+    assert sweep(lambda cfg: 1 / 0, "-m", "seed=0,1", "sweep_dir=kept") == 1
+    for name in ("a.csv", "z.csv"):
+        (folder / name).touch()
+    monkeypatch.setattr(Path, "unlink", noted)
+    assert sweep(lambda cfg: 1.0, "-m", "seed=0,1", "sweep_dir=kept") == 0
+    assert {*removed[:2]} == {"a.csv", "z.csv"}
+    assert {*removed[2:4]} == {*MARKS}
 
 
 def test_a_report_that_cannot_be_written_is_told_after_the_jobs(

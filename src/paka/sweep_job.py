@@ -27,6 +27,9 @@ LOCK = ".lock"
 PLACES = "PAKA_SIDE_BY_SIDE"
 """How many jobs in processes of their own run at a time; `conf/sweep/submitit_local.yaml` sets it."""
 
+MARKS = ("config.yaml", STATUS)
+"""Files by which a folder is known as a job's."""
+
 Run = Callable[[DictConfig], float | None]
 
 
@@ -168,9 +171,10 @@ def _refuse_foreign(folder: Path) -> None:
     Raises:
         ValueError: It is one.
     """
-    if (folder / "config.yaml").is_file() or (folder / STATUS).is_file():
+    if any((folder / name).is_file() for name in MARKS):
         return
-    if found := sorted(path.name for path in _left(folder)):
+    unfinished = tuple(f".{name}." for name in MARKS)  # of an attempt that was killed while it wrote them
+    if found := sorted(path.name for path in _left(folder) if not path.name.startswith(unfinished)):
         raise ValueError(
             f"expected an empty folder or a job's at {folder}, found files of something else, such as {found[0]}: choose another sweep_dir"
         )
@@ -184,8 +188,8 @@ def _left(folder: Path) -> Iterator[Path]:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier attempt left."""
-    for path in [*_left(folder)]:
+    """Remove what an earlier attempt left, its marks last: they say whose the rest is."""
+    for path in sorted(_left(folder), key=lambda path: path.name in MARKS):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
